@@ -1,0 +1,626 @@
+"""From figshare's files, or a reader's own, to checked slices, an index and memory-mapped arrays.
+
+Source of the layout: Cheng, Jun (2017), brain tumor dataset, figshare, doi 10.6084/m9.figshare.1512427.
+"""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from braintumor.errors import DatasetError
+from braintumor.files import ROOT, atomic, write_json
+from braintumor.phantom import write_phantom
+from braintumor.splits import FOLDS, family, grouped_folds
+
+LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary tumor"}
+PLANES = ("axial", "coronal", "sagittal", "unknown")
+SPACING_MM = 0.49  # at 512 pixels, from the dataset's paper; the field of view is taken as the same at 256
+PERCENTILES = (1, 99.5)  # a slice's intensities between these become 0 to 255
+LARGEST_SIDE = 4096  # pixels; a file that declares more is broken or hostile, not an MR slice
+FORMAT = 1  # of a prepared set: raise it when what is stored changes, and sets are prepared anew
+KINDS = {
+    "phantom": "the synthetic phantom: drawn patients, no real images",
+    "figshare": "the figshare dataset 1512427, original int16 files",
+    "figshare-jpeg": "the figshare dataset 1512427, from an 8-bit JPEG copy of its slices",
+    "folder": "a reader's own folder of slices",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one slice is: a .mat file, or a row of slices.csv (a dict of its columns)."""
+
+    file: int
+    path: Path
+    row: dict | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One checked slice, upright.
+
+    `image` (side, side) numeric as stored, `mask` (side, side) bool, `border` (points, 2) float64:
+    x to the right and y down, in 1-based pixel coordinates; `label` 1 meningioma, 2 glioma, 3 pituitary
+    tumor. `fold`, `plane` and `spacing_mm` are None where the source does not say.
+    """
+
+    file: int
+    pid: str
+    label: int
+    image: np.ndarray
+    mask: np.ndarray
+    border: np.ndarray
+    fold: int | None = None
+    plane: str | None = None
+    spacing_mm: float | None = None
+
+
+# Reading one slice: every reader collects what is wrong, so that `check` can list it all.
+
+
+def read_slice(source):
+    """Read and check one slice; `source` is a Source or the path of a figshare .mat file.
+
+    Raises DatasetError naming the file and every field that is not as expected.
+    """
+    if not isinstance(source, Source):
+        source = Source(_file_number(Path(source)), Path(source))
+    return _read_png_pair(source) if source.row is not None else _read_mat(source)
+
+
+def _read_mat(source):
+    faults = []
+    try:
+        with h5py.File(source.path, "r") as mat:
+            if not isinstance(mat.get("cjdata"), h5py.Group):
+                raise DatasetError(f"{source.path}: field cjdata is missing; expected figshare's struct cjdata")
+            fields = {
+                name: _read_field(mat["cjdata"], name, faults)
+                for name in ("image", "tumorMask", "label", "PID", "tumorBorder")
+            }
+    except DatasetError:
+        raise
+    except Exception as error:  # h5py answers a damaged file with half a dozen exception types
+        raise DatasetError(
+            f"{source.path}: cannot be read as a MATLAB v7.3 (HDF5) file ({error}); "
+            "it may be cut short: download it again"
+        ) from None
+    label = pid = border = image = mask = None
+    if (value := fields["label"]) is not None:
+        label = _label(value.item(), faults) if value.size == 1 else faults.append("label: expected one number")
+    if (value := fields["PID"]) is not None:
+        pid = _pid(value, faults)
+    if (value := fields["tumorBorder"]) is not None:
+        border = _border(value, faults)
+    if (value := fields["image"]) is not None:
+        image = _image(value.T, faults)
+    if (value := fields["tumorMask"]) is not None and image is not None:
+        mask = _mask(value.T, image, faults)
+    _raise(source.path, faults)
+    return Slice(source.file, pid, label, image, mask, border)
+
+
+def _read_field(group, name, faults):
+    item = group.get(name)
+    if not isinstance(item, h5py.Dataset):
+        faults.append(f"{name}: is missing from cjdata")
+    elif item.dtype.kind not in "biuf":
+        faults.append(f"{name}: holds {item.dtype}; expected numbers")
+    elif item.size > LARGEST_SIDE**2 or item.size == 0:
+        faults.append(f"{name}: declares shape {item.shape}; expected 1 to {LARGEST_SIDE}^2 values")
+    else:
+        return item[()]
+    return None
+
+
+def _label(value, faults):
+    if value in LABELS:
+        return int(value)
+    faults.append(f"label: is {value}; expected 1 (meningioma), 2 (glioma) or 3 (pituitary tumor)")
+    return None
+
+
+def _pid(value, faults):
+    codes = np.asarray(value).ravel()
+    if codes.dtype.kind in "iu" and codes.size <= 64 and np.all((codes > 32) & (codes < 127)):
+        return "".join(map(chr, codes))
+    faults.append("PID: expected up to 64 printable character codes, such as those of 100360")
+    return None
+
+
+def _border(value, faults):
+    xy = np.asarray(value, np.float64).ravel()
+    if xy.size >= 6 and xy.size % 2 == 0 and np.isfinite(xy).all():
+        return xy.reshape(-1, 2)
+    faults.append(f"tumorBorder: holds {xy.size} values; expected x1 y1 x2 y2 ..., three finite points or more")
+    return None
+
+
+def _image(value, faults):
+    if value.ndim != 2 or value.shape[0] != value.shape[1] or value.shape[0] < 16:
+        faults.append(f"image: has shape {value.shape}; expected a square of at least 16 x 16 pixels")
+    elif value.dtype.kind == "f" and not np.isfinite(value).all():
+        faults.append("image: holds NaN or infinite values; expected finite intensities")
+    elif value.min() == value.max():
+        faults.append(f"image: every pixel is {value.min()}; expected an MR slice")
+    else:
+        return value
+    return None
+
+
+def _mask(value, image, faults):
+    if value.shape != image.shape:
+        faults.append(f"tumorMask: has shape {value.shape}; expected the image's {image.shape}")
+    elif not ((value == 0) | (value == 1)).all():
+        faults.append("tumorMask: holds values other than 0 and 1")
+    elif not value.any():
+        faults.append("tumorMask: is empty; expected a tumor in every slice")
+    else:
+        return value.astype(bool)
+    return None
+
+
+def _raise(path, faults):
+    if faults:
+        error = DatasetError("; ".join(f"{path}: {fault}" for fault in faults))
+        error.faults = [(str(path), fault) for fault in faults]
+        raise error
+
+
+# A reader's own PNG pairs: slices.csv with the columns image, mask, label, patient
+# (and, where known, fold, plane and spacing_mm).
+
+
+def _read_png_pair(source):
+    row, faults, folder = source.row, [], source.path.parent
+    image = _read_png(folder, "image", row["image"], faults)
+    mask = _read_png(folder, "mask", row["mask"], faults)
+    if image is not None and mask is not None and image.shape != mask.shape:
+        faults.append(f"mask: {row['mask']} has shape {mask.shape}; expected the image's {image.shape}")
+        mask = None
+    if image is not None:
+        image = _image(_squared(image), faults)
+    if mask is not None and image is not None:
+        if mask.max() > 1 and set(np.unique(mask)) <= {0, mask.max()}:
+            mask = mask > 0  # painting programs store a mask as 0 and 255
+        mask = _mask(_squared(mask), image, faults)
+    names = {name: number for number, name in LABELS.items()} | {str(n): n for n in LABELS}
+    label = names.get(row["label"].strip().lower()) or _label(row["label"], faults)
+    if not (pid := row["patient"].strip()):
+        faults.append("patient: is empty; expected the patient's identifier, which keeps folds apart")
+    plane = (row.get("plane") or "unknown").lower()
+    if plane not in PLANES:
+        faults.append(f"plane: is {plane!r}; expected one of {', '.join(PLANES)}")
+    fold = _number(row, "fold", int, lambda n: 1 <= n <= 5, "1 to 5", faults)
+    spacing = _number(row, "spacing_mm", float, lambda x: 0 < x < 10, "millimetres, over 0 and under 10", faults)
+    _raise(f"{source.path}, row {source.file}", faults)
+    border = np.argwhere(mask)[:, ::-1].astype(np.float64) + 1
+    box = np.array([border.min(0), border.max(0)])  # a box stands in for the border, which the PNGs do not give
+    border = np.array([[box[i, 0], box[j, 1]] for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))])
+    return Slice(source.file, pid, label, image, mask, border, fold, plane, spacing)
+
+
+def _read_png(folder, column, name, faults):
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        faults.append(f"{column}: {name} lies outside {folder}")
+        return None
+    try:
+        with Image.open(path) as png:
+            if max(png.size) > LARGEST_SIDE:
+                faults.append(f"{column}: {name} declares {png.size} pixels; expected at most {LARGEST_SIDE} a side")
+                return None
+            return np.asarray(png if png.mode in ("L", "I;16", "I", "F") else png.convert("L"))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        faults.append(f"{column}: {name} cannot be read as an image ({error})")
+        return None
+
+
+def _squared(image):
+    """Pad at the right and the bottom with the image's least value: resizing must not distort anatomy."""
+    side = max(image.shape)
+    return np.pad(image, [(0, side - n) for n in image.shape], constant_values=image.min())
+
+
+def _number(row, column, kind, fits, expected, faults):
+    text = (row.get(column) or "").strip()
+    if not text:
+        return None
+    try:
+        if fits(value := kind(text)):
+            return value
+    except ValueError:
+        pass
+    faults.append(f"{column}: is {text!r}; expected {expected}")
+    return None
+
+
+def read_image(path):
+    """Read one foreign image (PNG, JPEG) in shades of gray, padded to a square: (side, side) numeric.
+
+    Raises DatasetError if it is not an image, is larger than LARGEST_SIDE, or shows nothing.
+    """
+    path, faults = Path(path), []
+    image = _read_png(path.parent, "image", path.name, faults)
+    image = None if image is None else _image(_squared(image), faults)
+    _raise(path, faults)
+    return image
+
+
+# A folder of slices.
+
+
+def find_slices(directory):
+    """List the slices of a folder: .mat files named by number (in subfolders too), or the rows of slices.csv.
+
+    Returns Sources ordered by file number. Raises DatasetError if the folder is not there, holds neither,
+    or has one file number twice.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise DatasetError(f"{directory}: no such folder; expected figshare's .mat files or slices.csv in it")
+    table = directory / "slices.csv"
+    if table.exists():
+        return _csv_sources(table)
+    found = {}
+    for path in sorted(directory.rglob("*.mat")):
+        if not re.fullmatch(r"\d+\.mat", path.name):
+            continue
+        number = _file_number(path)
+        if number in found:
+            raise DatasetError(f"{path}: file number {number} is there twice, also as {found[number]}; keep one")
+        found[number] = path
+    if not found:
+        raise DatasetError(
+            f"{directory}: holds no slices; expected figshare's 1.mat, 2.mat, ... or a slices.csv with the "
+            "columns image, mask, label, patient"
+        )
+    return [Source(number, found[number]) for number in sorted(found)]
+
+
+def _file_number(path):
+    if not re.fullmatch(r"\d{1,9}\.mat", path.name):
+        raise DatasetError(f"{path}: expected a file named by its number, such as 30.mat")
+    return int(path.stem)
+
+
+def _csv_sources(table):
+    try:
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DatasetError(f"{table}: cannot be read as a CSV table in UTF-8 ({error})") from None
+    missing = {"image", "mask", "label", "patient"} - set(rows.columns)
+    if missing or rows.empty:
+        raise DatasetError(
+            f"{table}: columns {sorted(missing)} are missing; expected image, mask, label, patient and at least one row"
+        )
+    if (twice := rows["image"].duplicated()).any():
+        raise DatasetError(f"{table}: image {rows['image'][twice].iloc[0]} is there twice; keep one row")
+    return [Source(n, table, row) for n, row in enumerate(rows.to_dict("records"), start=1)]
+
+
+def read_cvind(directory):
+    """The fold (1 to 5) of file numbers 1, 2, ... from cvind.mat: int array; None if the folder has no cvind.mat.
+
+    Raises DatasetError if it is there but cannot be read or holds other values.
+    """
+    path = Path(directory) / "cvind.mat"
+    if not path.exists():
+        return None
+    try:
+        with h5py.File(path, "r") as mat:
+            declared = mat["cvind"].size
+            folds = np.ravel(mat["cvind"][()]) if 0 < declared < 10**6 else np.zeros(1)
+    except Exception as error:  # as in _read_mat
+        raise DatasetError(f"{path}: field cvind cannot be read ({error}); expected MATLAB v7.3") from None
+    if folds.dtype.kind not in "iuf" or not np.isin(folds, FOLDS).all():
+        raise DatasetError(f"{path}: cvind holds values other than 1 to 5; expected one fold a file number")
+    return folds.astype(int)
+
+
+def _folds_of(directory, cvind, files):
+    if min(files) < 1 or max(files) > cvind.size:
+        raise DatasetError(
+            f"{Path(directory) / 'cvind.mat'}: cvind covers file numbers 1 to {cvind.size}, but the folder holds "
+            f"{min(files)}.mat to {max(files)}.mat; expected one entry a file number"
+        )
+    return cvind[np.asarray(files) - 1]
+
+
+def check(directory, workers=None, progress=True):
+    """What is there, missing and broken in a folder of slices; nothing is changed and nothing stops it.
+
+    Returns a dict: found (readable slices by class name), missing (file numbers that cvind.mat covers and the
+    folder lacks), notes (what a reader should know), faults (a list of (file, what is wrong)).
+    """
+    directory = Path(directory)
+    report = {"found": {}, "missing": [], "notes": [], "faults": []}
+    try:
+        sources = find_slices(directory)
+    except DatasetError as error:
+        return report | {"faults": [(str(directory), str(error))]}
+    labels = []
+    for label, faults in _in_processes(_check_one, sources, workers, "checking", progress):
+        report["faults"] += faults
+        labels.append(label)
+    report["found"] = {name: labels.count(number) for number, name in LABELS.items()}
+    if sources[0].row is not None:
+        return report
+    try:
+        files = [source.file for source in sources]
+        cvind = read_cvind(directory)
+        if cvind is None:
+            report["notes"].append("cvind.mat is not there: folds will be made by patient")
+        else:
+            _folds_of(directory, cvind, files)
+            report["missing"] = sorted(set(range(1, cvind.size + 1)) - set(files))
+    except DatasetError as error:
+        report["faults"].append((str(directory / "cvind.mat"), str(error)))
+    return report
+
+
+def _check_one(source):
+    try:
+        return read_slice(source).label, []
+    except DatasetError as error:
+        return None, getattr(error, "faults", [(str(source.path), str(error))])
+
+
+def _in_processes(function, items, workers, what, progress):
+    """Yield function(item) in order; workers=1 stays in this process (no start-up cost for a few slices)."""
+    bar = partial(tqdm, total=len(items), desc=what, unit=" slices", disable=not progress)
+    if workers == 1 or len(items) < 64:
+        yield from bar(map(function, items))
+        return
+    # spawn: a process forked after TensorFlow has started its threads can hang
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from bar(pool.map(function, items, chunksize=16))
+
+
+# Prepared data: an index and one memory-mapped array for an image size.
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared set, opened in milliseconds.
+
+    `index` has one row a slice: file, pid, family, label, plane, fold, size (native pixels a side), spacing_mm
+    and spacing_assumed, tumor_area (native pixels), border (flat x1 y1 x2 y2 ...), mask_png (the native mask).
+    `images` (n, side, side) uint8, percentile-scaled; `masks` (n, side, side) uint8, 0 or 1; both memory-mapped.
+    `about` is prepared.json: kind of data, digest, source.
+    """
+
+    index: pd.DataFrame
+    images: np.ndarray
+    masks: np.ndarray
+    about: dict
+
+    def native_mask(self, row):
+        """The mask of one row at the size it was drawn: (size, size) bool."""
+        with Image.open(io.BytesIO(self.index["mask_png"].iloc[row])) as png:
+            return np.asarray(png, bool)
+
+
+def scaled(image, size):
+    """Resize a slice to (size, size) and scale it to uint8: PERCENTILES of its own intensities become 0 and 255.
+
+    Area averaging downwards, linear upwards. Eight bits after scaling are finer than the noise of a slice.
+    """
+    low, high = np.percentile(image, PERCENTILES)
+    if high <= low:  # a small bright object on a constant ground
+        low, high = float(image.min()), float(image.max())
+    return np.clip((_resized(image, size) - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
+
+
+def scaled_mask(mask, size):
+    """Resize a mask to (size, size) uint8: 1 where the tumor covers at least half of the pixel."""
+    return (_resized(mask, size) >= 0.5).astype(np.uint8)
+
+
+def _resized(image, size):
+    image = Image.fromarray(np.asarray(image, np.float32))
+    return np.asarray(image.resize((size, size), Image.BOX if size < image.size[0] else Image.BILINEAR))
+
+
+def prepare(directory, out, size, workers=None, progress=True):
+    """Read every slice of `directory` and write the prepared set `out` (a folder): all of it, or nothing.
+
+    `size` is the side of the arrays in pixels, 16 or more. The masks' native pixels are kept too, as one-bit PNG in
+    the index. Reading runs in `workers` processes (default: one a core). Returns the opened set.
+    Raises DatasetError at the first broken slice; `check` lists them all.
+    """
+    if not 16 <= size <= LARGEST_SIDE:
+        raise DatasetError(f"image size {size}: expected 16 to {LARGEST_SIDE} pixels")
+    out, sources = Path(out), find_slices(directory)
+    if out.exists() and not (out / "prepared.json").exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise DatasetError(f"{out}: holds something else; expected a prepared set, an empty folder, or nothing there")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        shape = (len(sources), size, size)
+        images = np.lib.format.open_memmap(unfinished / "images.npy", "w+", np.uint8, shape)
+        masks = np.lib.format.open_memmap(unfinished / "masks.npy", "w+", np.uint8, shape)
+        rows = []
+        results = _in_processes(partial(_prepare_one, size=size), sources, workers, "preparing", progress)
+        for n, (row, image, mask) in enumerate(results):
+            rows.append(row)
+            images[n], masks[n] = image, mask
+        index = pd.DataFrame(rows)
+        kind = _recognise(directory, index)
+        index = _completed(directory, index, kind)
+        index, native = index.drop(columns=["brightest", "mask_sha256"]), index["mask_sha256"]
+        digest = hashlib.sha256(index.drop(columns="mask_png").to_json().encode())
+        digest.update("".join(native).encode())  # PNG's own bytes differ between versions of zlib
+        digest.update(images)
+        digest.update(masks)
+        index.to_parquet(unfinished / "index.parquet", index=False)
+        images.flush()
+        masks.flush()
+        about = {
+            "kind": kind,
+            "digest": digest.hexdigest(),
+            "size": size,
+            "slices": len(index),
+            "format": FORMAT,
+        }
+        about |= {"source": str(Path(directory).resolve()), "fingerprint": _fingerprint(directory, sources)}
+        write_json(unfinished / "prepared.json", about)
+        unfinished.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return open_prepared(out)
+
+
+def _prepare_one(source, size):
+    one = read_slice(source)
+    png = io.BytesIO()
+    Image.fromarray(one.mask).save(png, "png", compress_level=1)
+    row = {
+        "file": one.file,
+        "pid": one.pid,
+        "label": one.label,
+        "plane": one.plane,
+        "fold": one.fold,
+        "size": one.image.shape[0],
+        "spacing_mm": one.spacing_mm,
+        "tumor_area": int(one.mask.sum()),
+        "border": one.border.ravel(),
+        "mask_png": png.getvalue(),
+        "brightest": float(one.image.max()),
+        "mask_sha256": hashlib.sha256(one.mask.tobytes()).hexdigest(),
+    }
+    return row, scaled(one.image, size), scaled_mask(one.mask, size)
+
+
+def _recognise(directory, index):
+    if (Path(directory) / "phantom.json").exists():
+        return "phantom"
+    known = _figshare_table().reindex(index["file"]).reset_index()
+    if not (known["pid"].eq(index["pid"]) & known["label"].eq(index["label"])).all():
+        return "folder"
+    return "figshare" if index["brightest"].max() > 255 else "figshare-jpeg"
+
+
+def _figshare_table():
+    """File number to pid, label and plane of figshare's slices; planes as derived by workflow/planes.py."""
+    table = Path(__file__).parent / "figshare.csv"
+    return pd.read_csv(table, dtype={"pid": str}).set_index("file")
+
+
+def _completed(directory, index, kind):
+    """Add family, fold, plane and spacing, from where this kind of data has them."""
+    index.insert(2, "family", index["pid"].map(family))
+    if kind.startswith("figshare"):
+        index["plane"] = _figshare_table()["plane"].reindex(index["file"]).to_numpy()
+    elif (planes := Path(directory) / "planes.csv").exists():
+        index["plane"] = pd.read_csv(planes).set_index("file")["plane"].reindex(index["file"]).to_numpy()
+    index["plane"] = pd.Categorical(index["plane"].fillna("unknown"), PLANES)
+    if (cvind := read_cvind(directory)) is not None and not (Path(directory) / "slices.csv").exists():
+        index["fold"] = _folds_of(directory, cvind, index["file"])
+    elif index["fold"].isna().any():
+        if index["fold"].notna().any():
+            raise DatasetError(f"{directory}/slices.csv: fold is given for some rows only; give all or none")
+        index["fold"] = grouped_folds(index["label"], index["family"], seed=0)
+    index["fold"] = index["fold"].astype(int)
+    if kind != "folder":
+        index["spacing_mm"] = SPACING_MM * 512 / index["size"]
+    index["spacing_mm"] = index["spacing_mm"].astype(float)
+    index["spacing_assumed"] = index["size"].ne(512) & (kind != "folder")
+    labels = index.groupby("pid")["label"].nunique()
+    if (labels > 1).any():
+        raise DatasetError(f"{directory}: patient {labels.idxmax()} has slices of different labels; expected one")
+    return index
+
+
+def _fingerprint(directory, sources):
+    """Names, sizes and times of the files that the set was made from: cheap to compare at every opening."""
+    paths = {source.path for source in sources} | set(Path(directory).glob("*.[cm]*"))
+    if sources[0].row is not None:
+        paths |= {source.path.parent / source.row[column] for source in sources for column in ("image", "mask")}
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]
+    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+
+
+def open_prepared(folder):
+    """Open a prepared set. Raises DatasetError if it is not there or was prepared by another version."""
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / "prepared.json").read_text())
+    except (OSError, ValueError):
+        raise DatasetError(f"{folder}: is not a prepared set; run braintumor.dataset.prepare") from None
+    if about["format"] != FORMAT:
+        raise DatasetError(f"{folder}: has format {about['format']}, expected {FORMAT}; remove it and prepare again")
+    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks")]
+    return Prepared(pd.read_parquet(folder / "index.parquet"), *arrays, about)
+
+
+def open_data(data, size):
+    """The prepared set of `data` at `size` pixels, prepared first if it is new or its files have changed.
+
+    `data` is "phantom" (drawn into data/phantom on first use) or a folder that `find_slices` understands.
+    """
+    directory = _folder(data)
+    sources = find_slices(directory)
+    name = f"{directory.name}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
+    out = ROOT / "data" / "prepared" / name / str(size)
+    try:
+        prepared = open_prepared(out)
+        if prepared.about["fingerprint"] == _fingerprint(directory, sources):
+            return prepared
+    except (DatasetError, OSError):  # also a file that slices.csv names and that is gone: prepare tells which
+        pass
+    return prepare(directory, out, size)
+
+
+def slice_by_number(data, file):
+    """Read one slice of `data` (as in `open_data`) by its number. Raises DatasetError if it has no such slice."""
+    directory = _folder(data)
+    for source in find_slices(directory):
+        if source.file == file:
+            return read_slice(source)
+    raise DatasetError(f"{directory}: holds no slice {file}")
+
+
+def _folder(data):
+    if data != "phantom":
+        return (ROOT / Path(data).expanduser()).resolve()
+    directory = ROOT / "data" / "phantom"
+    if not directory.exists():
+        write_phantom(directory)
+    return directory
+
+
+# The original study's export.
+
+
+def export_png(directory, out, progress=True):
+    """Write each slice as the original study's MATLAB script did: OUT/<label>/<number>.matlabel=<label>.png.
+
+    Intensities are scaled as MATLAB's mat2gray does, from the slice's own least and greatest to 0 and 255, and
+    rounded as its imwrite does. Returns the number of files written.
+    """
+    sources = find_slices(directory)
+    for source in tqdm(sources, desc="exporting", unit=" slices", disable=not progress):
+        one = read_slice(source)
+        low, high = float(one.image.min()), float(one.image.max())
+        gray = np.floor((one.image.astype(np.float64) - low) / (high - low) * 255 + 0.5).astype(np.uint8)
+        with atomic(Path(out) / str(one.label) / f"{one.file}.matlabel={one.label}.png") as path:
+            Image.fromarray(gray).save(path)
+    return len(sources)

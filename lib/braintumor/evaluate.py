@@ -1,0 +1,68 @@
+"""From the folds of a run to one table a task, and from the tables to scores with intervals."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from braintumor import metrics
+from braintumor.errors import DatasetError
+from braintumor.files import ROOT
+from braintumor.training import read_predictions
+
+
+def gather(run, task):
+    """All finished folds of one task: (predictions table, list of run.json dicts).
+
+    `run` is a folder under the project, such as results/quick-phantom; `task` is "classify" or "segment".
+    Raises DatasetError if no fold is finished, if folds come from different data, or if a slice is predicted twice.
+    """
+    folder = ROOT / Path(run) / task
+    folds = sorted(path.parent for path in folder.glob("fold-*/run.json"))
+    if not folds:
+        raise DatasetError(
+            f"{folder}: holds no finished fold; run notebooks/02_classify.ipynb and 03_segment.ipynb with the same "
+            "results folder first, or `make book`"
+        )
+    records = [json.loads((fold / "run.json").read_text()) for fold in folds]
+    if len({record["data"]["digest"] for record in records}) > 1:
+        raise DatasetError(f"{folder}: its folds were trained on different data; remove those that do not belong")
+    table = pd.concat([read_predictions(fold) for fold in folds], ignore_index=True)
+    if (twice := table["file"].duplicated()).any():
+        raise DatasetError(f"{folder}: slice {table['file'][twice].iloc[0]} is predicted by two folds; expected one")
+    return table.sort_values("file", ignore_index=True), records
+
+
+def classification_scores(table, draws=2000):
+    """Out-of-fold scores of a classification table: name to value, low and high (95 % by patients)."""
+    patients = metrics.by_patient(table)
+    return {
+        "accuracy by slice": _scored(table, metrics.accuracy, draws),
+        "macro F1 by slice": _scored(table, metrics.macro_f1, draws),
+        "accuracy by patient": _scored(patients, metrics.accuracy, draws),
+        "balanced accuracy by patient": _scored(patients, metrics.balanced_accuracy, draws),
+        "expected calibration error": _scored(table, metrics.calibration_error, draws),
+    }
+
+
+def segmentation_scores(table, draws=2000):
+    """Out-of-fold scores of a segmentation table: name to value, low and high (95 % by patients)."""
+    return {
+        "mean Dice": _scored(table, lambda t: t["dice"].mean(), draws),
+        "median Dice": _scored(table, lambda t: t["dice"].median(), draws),
+        "mean IoU": _scored(table, lambda t: t["iou"].mean(), draws),
+        "median HD95 (mm)": _scored(table, lambda t: t["hd95_mm"].median(), draws),
+        "share without overlap": _scored(table, lambda t: (t["dice"] == 0).mean(), draws),
+    }
+
+
+def _scored(table, statistic, draws):
+    low, high = metrics.interval(table, statistic, draws=draws)
+    return {"value": float(statistic(table)), "low": low, "high": high}
+
+
+def score_table(scores):
+    """Scores as a table for reading: three digits, the interval beside the value."""
+    frame = pd.DataFrame(scores).T
+    frame["95 % interval"] = [f"{row.low:.3f} to {row.high:.3f}" for row in frame.itertuples()]
+    return frame[["value", "95 % interval"]].round(3)

@@ -1,0 +1,79 @@
+"""The networks of the original study, as functions."""
+
+from keras import Model as KerasModel
+from keras import Sequential, layers, regularizers
+
+CLASSES = 3
+
+
+def cnn(size=512, channels=1):
+    """The original study's classifier: (batch, size, size, channels) in [0, 1] to softmax (batch, 3).
+
+    Three blocks of a 3 x 3 convolution without padding, dropout, LeakyReLU, batch normalisation and pooling, with
+    8, 16 and 32 filters; then a dense layer of 32. 5,275,875 parameters at 512 x 512 x 1, of which 5,269,536
+    lie between the last pooling and the dense layer. Raises ValueError for a size under 64.
+    """
+    _check_size(size)
+    penalty = regularizers.L2(0.01)
+    blocks = []
+    for filters, dropout, pool, l2 in (
+        (8, 0.1, (1, 2), None),
+        (16, 0.2, (3, 2), penalty),
+        (32, 0.3, (2, 2), penalty),
+    ):
+        blocks += [
+            layers.Conv2D(filters, 3, kernel_regularizer=l2, bias_regularizer=l2),
+            layers.Dropout(dropout),
+            layers.LeakyReLU(negative_slope=0.1),
+            layers.BatchNormalization(),
+            layers.MaxPooling2D(pool),
+        ]
+    return Sequential(
+        [
+            layers.Input((size, size, channels)),
+            *blocks,
+            layers.Flatten(),
+            layers.Dense(32, kernel_regularizer=regularizers.L2(1e-4), bias_regularizer=penalty),
+            layers.LeakyReLU(negative_slope=0.1),
+            layers.BatchNormalization(),
+            layers.Dropout(0.3),
+            layers.Dense(CLASSES, activation="softmax"),
+        ],
+        name="cnn",
+    )
+
+
+def unet(size=512, filters=16, dropout=0.0):
+    """The original study's U-Net: (batch, size, size, 1) in [0, 1] to the tumor's probability (batch, size, size, 1).
+
+    Four steps down and up, He-normal 3 x 3 convolutions, 2 x 2 transposed convolutions of stride 2 (Ronneberger et al.
+    2015, with padding and without batch normalisation). 1,940,817 parameters with 16 filters, 31,030,593 with 64.
+    Raises ValueError for a size under 64 or not divisible by 16.
+    """
+    _check_size(size)
+    if size % 16:
+        raise ValueError(f"image size {size}: the U-Net halves it four times; expected a multiple of 16")
+
+    def two_convolutions(x, filters):
+        for _ in range(2):
+            x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
+        return x
+
+    x = inputs = layers.Input((size, size, 1))
+    skips = []
+    for step in range(4):
+        skips.append(two_convolutions(x, filters * 2**step))
+        x = layers.MaxPooling2D(2)(skips[-1])
+        x = layers.Dropout(dropout)(x) if dropout else x
+    x = two_convolutions(x, filters * 16)
+    for step in reversed(range(4)):
+        x = layers.Conv2DTranspose(filters * 2**step, 2, strides=2)(x)
+        x = layers.Concatenate()([skips[step], x])
+        x = layers.Dropout(dropout)(x) if dropout else x
+        x = two_convolutions(x, filters * 2**step)
+    return KerasModel(inputs, layers.Conv2D(1, 1, activation="sigmoid")(x), name="unet")
+
+
+def _check_size(size):
+    if size < 64:
+        raise ValueError(f"image size {size}: expected 64 pixels or more")

@@ -1,0 +1,38 @@
+"""One image through the models of a run."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from braintumor.dataset import scaled
+from braintumor.files import ROOT
+from braintumor.pipeline import as_input
+
+
+def load_models(run, task, folds):
+    """The networks of some folds of a run's task ("classify" or "segment"), loaded without running foreign code."""
+    folder = ROOT / Path(run) / task
+    return [keras.models.load_model(folder / f"fold-{fold}" / "model.keras", compile=False) for fold in folds]
+
+
+def class_probabilities(models, image):
+    """Mean softmax of `models` for one upright slice (side, side), any numeric dtype: (3,) float32."""
+    return np.mean([model.predict(_input(model, image), verbose=0)[0] for model in models], axis=0)
+
+
+def tumor_mask(models, image):
+    """Mean mask of `models` for one upright slice (side, side), at its own size: (side, side) bool."""
+    maps = [model.predict(_input(model, image), verbose=0)[0, ..., 0] for model in models]
+    return native_mask(np.mean(maps, axis=0), image.shape[0])
+
+
+def native_mask(probability, size):
+    """A network's probability map (side, side) as a mask at a slice's own size: enlarged linearly, cut at one half."""
+    enlarged = Image.fromarray(np.asarray(probability, np.float32)).resize((size, size), Image.BILINEAR)
+    return np.asarray(enlarged) >= 0.5
+
+
+def _input(model, image):
+    return as_input(scaled(image, model.input_shape[1])[None])

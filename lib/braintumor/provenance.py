@@ -1,0 +1,127 @@
+"""Where a number comes from: the record kept beside every fold, and the lines that open every page."""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+from IPython.display import HTML, Markdown
+
+from braintumor.dataset import KINDS
+from braintumor.files import ROOT
+
+PACKAGES = ("keras", "tensorflow", "numpy", "scikit-learn", "h5py", "pandas")
+TRAINING_CODE = ("dataset", "splits", "pipeline", "models", "training")
+SHOW_ONLY = (
+    "data",
+    "results",
+    "threads",
+)  # parameters that do not change what is computed; data has a digest
+
+
+def run_digest(notebook, parameters, data):
+    """SHA-256 of what decides a fold's result: parameters, the data's pixels, and the code that trains.
+
+    The code is that of lib/'s modules for training and of the notebook's cells tagged `train`, without comments,
+    docstrings and layout: rewording one does not ask for hours of training.
+    """
+    decisive = {name: value for name, value in parameters.items() if name not in SHOW_ONLY}
+    code = [_code(Path(__file__).with_name(f"{module}.py").read_text()) for module in TRAINING_CODE]
+    cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
+    code += [_code(cell.source) for cell in cells if "train" in cell.metadata.get("tags", [])]
+    content = json.dumps([notebook, decisive, data.about["digest"], code], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _code(source):
+    """The syntax tree without docstrings, as text."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [line for line in body if not _is_text(line)]
+    return ast.dump(tree)
+
+
+def _is_text(line):
+    return isinstance(line, ast.Expr) and isinstance(getattr(line.value, "value", None), str)
+
+
+def machine(threads):
+    """Versions, processor, threads, git commit and peak memory of this process so far."""
+    return {
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "threads": threads or os.cpu_count(),
+        "git": _git(),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+
+
+def _version(name):
+    return version("tensorflow-cpu" if name == "tensorflow" and _has("tensorflow-cpu") else name)
+
+
+def _has(name):
+    try:
+        return bool(version(name))
+    except ModuleNotFoundError:
+        return False
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git():
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "clean": None}  # a downloaded archive, not a clone
+
+
+def _peak_memory_mb():
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if platform.system() == "Darwin" else 2**10))
+
+
+def data_banner(about):
+    """A plain banner that says which data a page shows; `about` is a prepared set's, or run.json's, data record."""
+    color = "#E69F00" if about["kind"] == "phantom" else "#0072B2"
+    return HTML(
+        f'<div class="data-banner" style="border-left: 6px solid {color}; padding: .4em 1em">'
+        f"<strong>Data on this page: {KINDS[about['kind']]}.</strong><br>"
+        f"{about['slices']:,} slices, prepared at {about['size']} pixels a side; "
+        f"digest of the pixels {about['digest'][:12]}.</div>"
+    )
+
+
+def run_line(record):
+    """One line of Markdown from a run.json: what made the numbers on this page."""
+    commit, clean = record["git"]["commit"], record["git"]["clean"]
+    commit = commit[:10] + ("" if clean else " and changes") if commit else "not from git"
+    return Markdown(
+        f"*This page's numbers: run `{record['digest'][:12]}`, seed {record['parameters']['seed']}, "
+        f"{record['epochs']} epochs in {record['seconds'] / 60:.1f} min on {record['threads']} threads "
+        f"({record['processor']}), {record['peak_memory_mb']:,} MB, Keras {record['packages']['keras']}, "
+        f"commit `{commit}`, {record['finished']}.*"
+    )

@@ -1,0 +1,159 @@
+"""Training one fold: seeded, one line an epoch, stopped and continued at will, kept with its record."""
+
+import json
+import shutil
+import time
+from datetime import UTC, datetime
+
+import keras
+import pandas as pd
+import tensorflow as tf
+
+from braintumor import provenance
+from braintumor.files import ROOT, atomic, write_json
+
+
+def start(seed, threads=0):
+    """Seed Python, NumPy and TensorFlow, and ask for deterministic kernels; `threads` 0 means one a core.
+
+    Same seed, threads and processor: same bytes. Call it before any network is built.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+class FoldRun:
+    """One fold of one task: its folder under results/, and whether what is there is what was asked for.
+
+    The folder holds predictions.csv, history.csv, model.keras and run.json. While training goes on they grow in a
+    hidden folder beside it, named by the digest of parameters, data and code; at the end it takes the folder's place.
+    So a stopped run continues, and an older result stays until the new one is whole.
+    """
+
+    def __init__(self, notebook, parameters, data):
+        self.notebook, self.parameters, self.data = notebook, parameters, data
+        self.digest = provenance.run_digest(notebook, parameters, data)
+        self.folder = ROOT / parameters["results"] / f"fold-{parameters['fold']}"
+        self.work = self.folder.with_name(f".{self.folder.name}-{self.digest[:12]}")
+        if (self.work / "run.json").exists():
+            self._publish()  # it was stopped between the last file and the renaming
+
+    @property
+    def record(self):
+        """The folder's run.json as a dict; {} if there is none."""
+        path = self.folder / "run.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    @property
+    def done(self):
+        """Whether the folder holds the result of exactly these parameters, data and code."""
+        return self.record.get("digest") == self.digest
+
+    def fit(self, model, batches, steps, validation, epochs, monitor="val_loss"):
+        """Train a compiled model to `epochs`, then give it the weights of its best epoch (least `monitor`).
+
+        `batches(first_epoch)` returns the training batches from that epoch on, `steps` an epoch; `validation` is a
+        dataset. Each epoch is kept: calling this again after a stop goes on with the epoch that was cut.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        keeper = _Keeper(self.work, epochs, monitor)
+        if keeper.history:
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(keeper.checkpoint(len(keeper.history)))
+            print(f"continuing after epoch {len(keeper.history)}")
+        if len(keeper.history) < epochs:
+            model.fit(
+                batches(len(keeper.history)),
+                steps_per_epoch=steps,
+                initial_epoch=len(keeper.history),
+                epochs=epochs,
+                validation_data=validation,
+                callbacks=[keeper],
+                shuffle=False,  # the batches come shuffled
+                verbose=0,
+            )
+        model.load_weights(self.work / "best.weights.h5")
+
+    def finish(self, model, predictions):
+        """Keep the model, its predictions for the test fold (a table) and the record; then show the folder."""
+        with atomic(self.work / "predictions.csv") as path:
+            predictions.to_csv(path, index=False, float_format="%.6f")
+        with atomic(self.work / "model.keras") as path:
+            model.save(path)
+        history = pd.read_csv(self.work / "history.csv")
+        record = {
+            "digest": self.digest,
+            "notebook": self.notebook,
+            "parameters": self.parameters | {"data": self.data.about["kind"]},
+            "data": {name: self.data.about[name] for name in ("kind", "digest", "size", "slices")},
+            "epochs": len(history),
+            "seconds": round(history["seconds"].sum(), 1),
+            "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        }
+        write_json(self.work / "run.json", record | provenance.machine(self.parameters["threads"]))
+        self._publish()
+
+    def _publish(self):
+        for checkpoint in self.work.glob("*.weights.h5"):  # not before run.json is there: a stop would lose the run
+            checkpoint.unlink()
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.work.rename(self.folder)
+        for other in self.folder.parent.glob(f".{self.folder.name}-*"):
+            shutil.rmtree(other)  # attempts with other parameters, given up
+
+    def history(self):
+        """history.csv: one row an epoch."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    def predictions(self):
+        """predictions.csv: one row a slice of the test fold."""
+        return read_predictions(self.folder)
+
+
+def read_predictions(folder):
+    """A fold's predictions.csv as a table; pid stays text."""
+    return pd.read_csv(folder / "predictions.csv", dtype={"pid": str})
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Keeps every epoch's state so that a stop costs one epoch at most, and prints a line an epoch.
+
+    The order makes a stop at any moment harmless: weights first, then the history that says they are there.
+    """
+
+    def __init__(self, folder, epochs, monitor):
+        super().__init__()
+        self.folder, self.epochs, self.monitor = folder, epochs, monitor
+        path = folder / "history.csv"
+        self.history = pd.read_csv(path).to_dict("records") if path.exists() else []
+
+    def checkpoint(self, epoch):
+        return self.folder / f"epoch-{epoch}.weights.h5"
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Keras does not save dropout's random state with the weights, so each epoch starts from one of its own
+        for variable in self.model.variables:
+            if variable.name == "seed_generator_state":
+                variable.assign([variable[0], epoch << 16])
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self.began
+        best = min((row[self.monitor] for row in self.history), default=float("inf"))
+        if logs[self.monitor] < best:
+            self._save(self.folder / "best.weights.h5")
+        self._save(self.checkpoint(epoch + 1))
+        self.history.append({"epoch": epoch + 1} | logs | {"seconds": round(seconds, 2)})
+        with atomic(self.folder / "history.csv") as path:
+            pd.DataFrame(self.history).to_csv(path, index=False)
+        self.checkpoint(epoch).unlink(missing_ok=True)
+        left = seconds * (self.epochs - epoch - 1)
+        scores = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+        mark = " *" if logs[self.monitor] < best else ""
+        print(f"epoch {epoch + 1:3}/{self.epochs}  {scores}  {seconds:.1f} s, {left / 60:.1f} min left{mark}")
+
+    def _save(self, path):
+        with atomic(path) as temporary:
+            self.model.save_weights(temporary)
