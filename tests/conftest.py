@@ -1,6 +1,7 @@
 """What several test files share: a small phantom, drawn and prepared once, and TensorFlow set up as in a run."""
 
 import pytest
+
 from braintumor.dataset import prepare
 from braintumor.phantom import write_phantom
 

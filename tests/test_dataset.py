@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 from braintumor import dataset
 from braintumor.dataset import (
     check,
@@ -27,7 +29,6 @@ from braintumor.dataset import (
 from braintumor.errors import DatasetError
 from braintumor.files import ROOT
 from braintumor.phantom import write_cvind, write_slice
-from PIL import Image
 
 FIGSHARE = ROOT.parent / "shared/data/figshare-1512427"
 SIDE = 32
@@ -273,7 +274,7 @@ def test_check_lists_all_faults_of_all_files_and_missing_numbers(tmp_path):
     write_mat(tmp_path / "3.mat", label=9, mask=MASK * 0)
     (tmp_path / "4.mat").write_bytes(b"cut")
     write_mat(tmp_path / "6.mat", label=3, stored={"image": None})
-    write_mat(tmp_path / "7.mat", label=3)
+    write_mat(tmp_path / "7.mat", label=3, pid="P2")
     write_cvind(tmp_path / "cvind.mat", [1] * 8)
     report = check(tmp_path, progress=False)
     assert report["found"] == {"meningioma": 1, "glioma": 0, "pituitary tumor": 1}
@@ -836,3 +837,25 @@ def test_committed_table_agrees_with_figshares_index():
     table = pd.read_csv(Path(dataset.__file__).with_name("figshare.csv"), dtype={"pid": str})
     index = pd.read_csv(FIGSHARE / "index.csv", dtype={"pid": str})
     assert table[["file", "pid", "label"]].equals(index[["file", "pid", "label"]])
+
+
+def test_check_reports_a_patient_with_two_labels(tmp_path):
+    write_mat(tmp_path / "1.mat", label=1, pid="P1")
+    write_mat(tmp_path / "2.mat", label=2, pid="P1")
+    report = check(tmp_path, progress=False)
+    assert any("patient P1 has slices of different labels" in fault for _, fault in report["faults"])
+
+
+def test_slices_in_hidden_folders_are_not_found(tmp_path):
+    write_mat(tmp_path / "1.mat")
+    (tmp_path / ".download").mkdir()
+    write_mat(tmp_path / ".download" / "2.mat")
+    assert [source.file for source in find_slices(tmp_path)] == [1]
+
+
+def test_unknown_plane_in_planes_csv_is_named(tmp_path):
+    for n in range(1, 16):
+        write_mat(tmp_path / f"{n}.mat", label=1 + n % 3, pid=f"P{n}")
+    (tmp_path / "planes.csv").write_text("file,plane\n1,axial\n2,oblique\n")
+    with pytest.raises(DatasetError, match="planes.csv.*oblique.*expected axial"):
+        prepare(tmp_path, tmp_path / "out", 16, workers=1, progress=False)

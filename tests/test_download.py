@@ -13,6 +13,7 @@ import threading
 import zipfile
 
 import pytest
+
 from braintumor import download as module
 from braintumor.download import FIGSHARE_FILES, RemoteFile, download
 from braintumor.errors import DatasetError

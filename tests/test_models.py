@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from braintumor.models import cnn, unet
 from keras import layers
+
+from braintumor.models import cnn, unet
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 

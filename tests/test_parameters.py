@@ -4,6 +4,7 @@ import re
 from typing import Literal
 
 import pytest
+
 from braintumor.errors import ParameterError
 from braintumor.parameters import check_parameters
 

@@ -8,8 +8,9 @@ from collections import defaultdict
 import h5py
 import numpy as np
 import pytest
-from braintumor.phantom import write_cvind, write_phantom, write_slice
 from skimage.draw import polygon2mask
+
+from braintumor.phantom import write_cvind, write_phantom, write_slice
 
 SIZE = 64
 

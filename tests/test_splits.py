@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from braintumor.errors import DatasetError, LeakageError
 from braintumor.files import ROOT
 from braintumor.splits import FOLDS, PROTOCOLS, Split, audit, family, folds, grouped_folds, split

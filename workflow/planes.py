@@ -35,13 +35,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from braintumor.files import atomic
 from PIL import Image
 from skimage.feature import hog
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from braintumor.files import atomic
 
 SEEN = Path(__file__).with_name("planes_seen.csv")
 PLANES = np.array(["axial", "coronal", "sagittal"])  # in the order of the classifier's classes

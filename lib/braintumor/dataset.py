@@ -278,7 +278,8 @@ def find_slices(directory):
         return _csv_sources(table)
     found = {}
     for path in sorted(directory.rglob("*.mat")):
-        if not re.fullmatch(r"\d+\.mat", path.name):
+        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)  # a download under way
+        if hidden or not re.fullmatch(r"\d+\.mat", path.name):
             continue
         number = _file_number(path)
         if number in found:
@@ -353,11 +354,13 @@ def check(directory, workers=None, progress=True):
         sources = find_slices(directory)
     except DatasetError as error:
         return report | {"faults": [(str(directory), str(error))]}
-    labels = []
-    for label, faults in _in_processes(_check_one, sources, workers, "checking", progress):
+    read = []
+    for found, faults in _in_processes(_check_one, sources, workers, "checking", progress):
         report["faults"] += faults
-        labels.append(label)
-    report["found"] = {name: labels.count(number) for number, name in LABELS.items()}
+        read += found
+    table = pd.DataFrame(read, columns=["pid", "label", "fold"])
+    report["faults"] += [(str(directory), fault) for fault in _faults_across(table)]
+    report["found"] = {name: int((table["label"] == number).sum()) for number, name in LABELS.items()}
     if sources[0].row is not None:
         return report
     try:
@@ -375,9 +378,20 @@ def check(directory, workers=None, progress=True):
 
 def _check_one(source):
     try:
-        return read_slice(source).label, []
+        one = read_slice(source)
+        return [(one.pid, one.label, one.fold)], []
     except DatasetError as error:
-        return None, getattr(error, "faults", [(str(source.path), str(error))])
+        return [], getattr(error, "faults", [(str(source.path), str(error))])
+
+
+def _faults_across(table):
+    """What is wrong between slices that are each fine; `table` has pid, label, and fold where a slice names it."""
+    faults = []
+    if table["fold"].isna().any() and table["fold"].notna().any():
+        faults.append("slices.csv: fold is given for some rows only; give all or none")
+    labels = table.groupby("pid")["label"].nunique()
+    faults += [f"patient {pid} has slices of different labels; expected one" for pid in labels.index[labels > 1]]
+    return faults
 
 
 def _in_processes(function, items, workers, what, progress):
@@ -526,26 +540,25 @@ def _figshare_table():
 
 def _completed(directory, index, kind):
     """Add family, fold, plane and spacing, from where this kind of data has them."""
+    if faults := _faults_across(index):
+        raise DatasetError(f"{directory}: {'; '.join(faults)}")
     index.insert(2, "family", index["pid"].map(family))
     if kind.startswith("figshare"):
         index["plane"] = _figshare_table()["plane"].reindex(index["file"]).to_numpy()
     elif (planes := Path(directory) / "planes.csv").exists():
         index["plane"] = pd.read_csv(planes).set_index("file")["plane"].reindex(index["file"]).to_numpy()
+        if foreign := set(index["plane"].dropna()) - set(PLANES):
+            raise DatasetError(f"{planes}: plane is {sorted(foreign)}; expected {', '.join(PLANES)}")
     index["plane"] = pd.Categorical(index["plane"].fillna("unknown"), PLANES)
     if (cvind := read_cvind(directory)) is not None and not (Path(directory) / "slices.csv").exists():
         index["fold"] = _folds_of(directory, cvind, index["file"])
     elif index["fold"].isna().any():
-        if index["fold"].notna().any():
-            raise DatasetError(f"{directory}/slices.csv: fold is given for some rows only; give all or none")
         index["fold"] = grouped_folds(index["label"], index["family"], seed=0)
     index["fold"] = index["fold"].astype(int)
     if kind != "folder":
         index["spacing_mm"] = SPACING_MM * 512 / index["size"]
     index["spacing_mm"] = index["spacing_mm"].astype(float)
     index["spacing_assumed"] = index["size"].ne(512) & (kind != "folder")
-    labels = index.groupby("pid")["label"].nunique()
-    if (labels > 1).any():
-        raise DatasetError(f"{directory}: patient {labels.idxmax()} has slices of different labels; expected one")
     return index
 
 

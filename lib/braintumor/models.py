@@ -1,4 +1,4 @@
-"""The networks of the original study, as functions."""
+"""The networks as functions: the original study's two, and a compact classifier for small slices and short runs."""
 
 from keras import Model as KerasModel
 from keras import Sequential, layers, regularizers
@@ -41,6 +41,27 @@ def cnn(size=512, channels=1):
         ],
         name="cnn",
     )
+
+
+def compact(size=64):
+    """A small classifier for short runs: (batch, size, size, 1) in [0, 1] to softmax (batch, 3).
+
+    Four steps of 3 x 3 convolutions with batch normalisation, then the greatest response anywhere in the slice: about
+    290,000 parameters at any size, where `cnn` learns a weight for every place. It needs far fewer patients for that.
+    Raises ValueError for a size under 64.
+    """
+    _check_size(size)
+    blocks = []
+    for step, convolutions in enumerate((1, 2, 2, 2)):
+        blocks += [layers.MaxPooling2D(2)] if step else []
+        for _ in range(convolutions):
+            blocks += [
+                layers.Conv2D(16 * 2**step, 3, padding="same", use_bias=False),
+                layers.BatchNormalization(momentum=0.9),  # 0.99 lags behind in a run of a few hundred steps
+                layers.ReLU(),
+            ]
+    head = [layers.GlobalMaxPooling2D(), layers.Dropout(0.3), layers.Dense(CLASSES, activation="softmax")]
+    return Sequential([layers.Input((size, size, 1)), *blocks, *head], name="compact")
 
 
 def unet(size=512, filters=16, dropout=0.0):

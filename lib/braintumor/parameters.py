@@ -7,7 +7,10 @@ of the parameters cell are the declaration (`fold: int = 1`, `protocol: Literal[
 import ast
 from typing import Literal, get_args, get_origin
 
+import nbformat
+
 from braintumor.errors import ParameterError
+from braintumor.files import ROOT
 
 
 def check_parameters(namespace):
@@ -16,15 +19,30 @@ def check_parameters(namespace):
     Returns the declared parameters as a dict. Raises ParameterError naming each parameter that papermill injected and
     the notebook does not declare, and each value whose type, or choice, is not the declared one.
     """
-    declared = namespace.get("__annotations__", {})
     # papermill writes what it was given into a cell of its own, which begins so
     injected = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
+    given = _assigned(injected[-1] if injected else "")
+    return _checked(namespace.get("__annotations__", {}), namespace, given)
+
+
+def notebook_parameters(notebook, given):
+    """All parameters of notebooks/NAME.ipynb as a dict: its defaults, and `given` (a dict) in their place.
+
+    Raises ParameterError as `check_parameters` does, without running the notebook.
+    """
+    cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
+    namespace = {}
+    exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), namespace)
+    return _checked(namespace["__annotations__"], namespace | given, given)
+
+
+def _checked(declared, values, given):
     faults = [
         f"{name}: this notebook has no such parameter; it has {', '.join(declared)}"
-        for name in _assigned(injected[-1] if injected else "")
+        for name in given
         if name not in declared
     ]
-    values = {name: namespace[name] for name in declared}
+    values = {name: values[name] for name in declared}
     faults += [f"{name}: {fault}" for name, value in values.items() if (fault := _misfit(value, declared[name]))]
     if faults:
         raise ParameterError("; ".join(faults))

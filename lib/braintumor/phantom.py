@@ -287,13 +287,13 @@ class Tumor:
         self.noise, self.shift = head.noise, rng.uniform(0, 64, 4)
         self.axes = rng.uniform(0.85, 1.2, 3)
         self.bright = rng.uniform(1.6, 2.3)
-        self.hollow = rng.random() < 0.1  # a cyst or a dead centre, in the two solid classes
+        self.hollow = rng.random() < 0.05  # a cyst or a dead centre, in the two solid classes
         self.edema = rng.uniform(0.2, 1.5)
         getattr(self, ("_meningioma", "_glioma", "_pituitary")[label - 1])(head, rng)
 
     def _meningioma(self, head, rng):
         self.radius, self.ragged, self.push = rng.uniform(1.4, 2.7), 0.05, 0.25
-        self.bright *= 1.12
+        self.bright *= 1.25
         self.edema *= rng.random() < 0.4
         site = rng.choice(["convexity", "falx", "base"], p=[0.6, 0.25, 0.15])
         if site == "convexity":
@@ -313,20 +313,19 @@ class Tumor:
             self.centre[0] = rng.choice([-1, 1]) * self.radius * 0.5
 
     def _glioma(self, head, rng):
-        self.radius, self.ragged, self.push = rng.uniform(1.6, 2.9), rng.uniform(0.12, 0.22), 0.2
+        self.radius, self.ragged, self.push = rng.uniform(1.8, 3.1), rng.uniform(0.12, 0.22), 0.2
         spots = rng.uniform((-5.5, -6.5, -3), (5.5, 6.5, 5), (500, 3)).T
         depth = -head.lobes(spots.astype(np.float32)).min(0)
         spots = spots[:, (depth > 1.3) & (depth < 3) & (np.abs(spots[0]) > 1.4)]
         self.centre = spots[:, 0]
-        self.rim = rng.uniform(0.2, 0.5)  # cm
-        self.core = rng.uniform(0.35, 0.65)
-        self.edema += 0.4
-        self.bright = 0.75 if rng.random() < 0.1 else self.bright  # low grade: no enhancement
-        self.solid = rng.uniform(-1.2, 0.3)  # how much of the inside enhances
+        self.rim = rng.uniform(0.2, 0.4)  # cm
+        self.core = rng.uniform(0.3, 0.5)
+        self.edema += 0.7
+        self.solid = rng.uniform(-1.4, -0.6)  # how much of the inside enhances
 
     def _pituitary(self, head, rng):
-        self.radius, self.ragged, self.push = rng.uniform(0.85, 1.5), 0.06, 0.3
-        self.edema = 0
+        self.radius, self.ragged, self.push = rng.uniform(1.0, 1.6), 0.06, 0.3
+        self.edema, self.bright = 0, max(self.bright, 1.9)
         self.centre = (np.array([0, 2.1, -2.75 + 0.5 * self.radius]) + rng.normal(0, (0.15, 0.1, 0.1))) * head.scale
         self.lobe = rng.uniform((-0.3, -0.2, 0.4), (0.3, 0.2, 1.1)) * self.radius
 
@@ -447,7 +446,7 @@ def _draw_patient(directory, patient, seed, size, halved):
         offsets = np.linspace(-1.8, 1.8, 41) * tumor.radius
         areas = [(tumor.level(head, cut(t, 64).points()) < 0).sum() * cut(0, 64).px ** 2 for t in offsets]
         seen = offsets[np.array(areas) >= least]
-        chosen = np.linspace(0.08, 0.92, len(files)) * (len(seen) - 1)
+        chosen = np.linspace(0.12, 0.88, len(files)) * (len(seen) - 1)
         for file, k in zip(files, chosen, strict=True):
             full = size // 2 if file in halved else size
             image, level = head.draw(cut(seen[round(k)], full), tumor)

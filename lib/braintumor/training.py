@@ -1,6 +1,7 @@
 """Training one fold: seeded, one line an epoch, stopped and continued at will, kept with its record."""
 
 import json
+import math
 import shutil
 import time
 from datetime import UTC, datetime
@@ -141,6 +142,10 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.began
+        if not math.isfinite(logs[self.monitor]):
+            raise FloatingPointError(
+                f"{self.monitor} is {logs[self.monitor]} in epoch {epoch + 1}: lower learning_rate"
+            )
         best = min((row[self.monitor] for row in self.history), default=float("inf"))
         if logs[self.monitor] < best:
             self._save(self.folder / "best.weights.h5")

@@ -1,0 +1,38 @@
+# The commands of the study; `make help` lists them.
+PROFILE ?= quick
+DATA ?= phantom
+CORES ?= 2
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help book test lint bench lock clean
+
+help:  ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/done: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2)
+	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES)
+
+test: .venv/done  ## run the tests
+	$(BIN)/pytest
+
+lint: .venv/done  ## check form and style, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+bench: .venv/done  ## measure speed against the usual alternatives
+	$(BIN)/python tests/bench.py "$(DATA)"
+
+lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+
+clean:  ## remove built pages, executed notebooks and prepared data; keep results and .venv
+	rm -rf _build book/runs data/prepared data/phantom .snakemake

@@ -1,0 +1,201 @@
+"""A run: which notebook runs with which parameters, what is up to date, and the book that shows it."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from braintumor.dataset import open_data
+from braintumor.errors import ParameterError
+from braintumor.files import ROOT, atomic
+from braintumor.parameters import notebook_parameters
+from braintumor.provenance import run_digest
+from braintumor.splits import FOLDS, PROTOCOLS
+
+TASKS = {"classify": "02_classify", "segment": "03_segment"}
+EXPLORE_SIZE = 128  # pixels a side in 01_explore, as in its parameters cell
+KEYS = {"protocol", "folds", "seed", *TASKS}
+
+
+def read_profile(path):
+    """Read a profile (config/NAME.yaml): protocol, folds, seed, and a section of notebook parameters for each task.
+
+    Raises ParameterError naming the file and each key that is missing, unknown, or out of range.
+    """
+    path = Path(path)
+    try:
+        profile = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in (ROOT / "config").glob("*.yaml")))
+        raise ParameterError(f"{path}: no such profile; there are {known}") from None
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path}: is not YAML ({error})") from None
+    if not isinstance(profile, dict) or set(profile) != KEYS:
+        found = set(profile) if isinstance(profile, dict) else set()
+        raise ParameterError(
+            f"{path}: missing {sorted(KEYS - found)}, unknown {sorted(found - KEYS)}; expected exactly {sorted(KEYS)}"
+        )
+    faults = []
+    if profile["protocol"] not in PROTOCOLS:
+        faults.append(f"protocol is {profile['protocol']!r}; expected one of {', '.join(PROTOCOLS)}")
+    folds = profile["folds"]
+    if not isinstance(folds, list) or not folds or not set(folds) <= set(FOLDS) or len(set(folds)) < len(folds):
+        faults.append(f"folds is {folds!r}; expected a list of different numbers from 1 to 5")
+    if type(profile["seed"]) is not int:
+        faults.append(f"seed is {profile['seed']!r}; expected a whole number")
+    for task in TASKS:
+        if not isinstance(profile[task], dict) or "image_size" not in profile[task]:
+            faults.append(
+                f"{task} is {profile[task]!r}; expected the parameters of its notebook, image_size among them"
+            )
+    if faults:
+        raise ParameterError("; ".join(f"{path}: {fault}" for fault in faults))
+    return profile
+
+
+def run_name(profile_path, about):
+    """Name of a run: profile and data, such as quick-phantom, quick-figshare, or quick-FOLDER for a reader's own."""
+    kind = {"figshare-jpeg": "figshare", "folder": Path(about["source"]).name}.get(about["kind"], about["kind"])
+    return f"{Path(profile_path).stem}-{kind}"
+
+
+def fold_parameters(profile, task, fold):
+    """Parameters of one fold's notebook; `profile` is one from `read_profile` with data and name of the run added."""
+    shared = {name: profile[name] for name in ("data", "protocol", "seed")}
+    return shared | {"fold": fold, "threads": 1, "results": f"results/{profile['name']}/{task}"} | profile[task]
+
+
+def stale_pages(profile):
+    """Pages of the run whose fold's results are gone, or are those of other parameters, data or code."""
+    stale = []
+    for task, notebook in TASKS.items():
+        prepared = open_data(profile["data"], profile[task]["image_size"])
+        for fold in profile["folds"]:
+            parameters = notebook_parameters(notebook, fold_parameters(profile, task, fold))
+            record = ROOT / parameters["results"] / f"fold-{fold}" / "run.json"
+            done = json.loads(record.read_text())["digest"] if record.exists() else None
+            page = pages(profile) / f"{notebook}-fold-{fold}.ipynb"
+            if page.exists() and done != run_digest(notebook, parameters, prepared):
+                stale.append(str(page.relative_to(ROOT)))
+    return stale
+
+
+def pages(profile):
+    """The folder of a run's executed notebooks."""
+    return ROOT / "book" / "runs" / profile["name"]
+
+
+def run(profile_path, data, cores):
+    """Run a profile's notebooks on `data` ("phantom" or a folder), only what is missing or changed, and build the book.
+
+    Data is prepared first; Snakemake then runs the notebooks by papermill. Returns the built book's index.html.
+    Raises ParameterError or DatasetError before anything is computed, SystemExit if a notebook failed.
+    """
+    profile = read_profile(profile_path)
+    for task, notebook in TASKS.items():  # a wrong parameter must not wait for its notebook's turn to be told
+        notebook_parameters(notebook, fold_parameters(profile | {"data": data, "name": ""}, task, 1))
+    if data != "phantom":
+        data = str(Path(data).expanduser().resolve())
+    sizes = sorted({EXPLORE_SIZE, *(profile[task]["image_size"] for task in TASKS)})
+    about = [open_data(data, size).about for size in sizes][0]
+    profile |= {"data": data, "name": run_name(profile_path, about)}
+    config = pages(profile) / "run.yaml"
+    with atomic(config) as path:
+        path.write_text(yaml.safe_dump(profile))
+    command = ["-s", ROOT / "workflow" / "Snakefile", "--directory", ROOT, "--configfile", config, "--cores", cores]
+    command += ["--rerun-triggers", "mtime", "params", "--quiet", "rules", "--keep-going"]
+    if stale := stale_pages(profile):
+        command += ["--forcerun", *stale]
+    done = subprocess.run([sys.executable, "-m", "snakemake", *map(str, command)], check=False)
+    if done.returncode:
+        raise SystemExit(
+            f"The run {profile['name']} stopped: the failed notebook is named above; mend it and run again."
+        )
+    return build_book(profile)
+
+
+def execute(notebook, page, partial, parameters):
+    """Run one notebook by papermill: `partial` grows cell by cell and becomes `page` when all of them have run.
+
+    What the notebook prints is printed here, behind its page's name. A failed cell ends the process with the
+    notebook, the cell and the traceback; `partial` is kept for reading.
+    """
+    Path(partial).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            notebook, partial, parameters, cwd=ROOT, progress_bar=False, stdout_file=_Prefixed(Path(page).stem)
+        )
+    except PapermillExecutionError as error:
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+        print(
+            f"\n{notebook} failed in cell {error.cell_index + 1} with {parameters}\n{trace}\n"
+            f"{error.ename}: {error.evalue}\nThe partial notebook is kept: {partial}\n",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    with atomic(page) as path:
+        shutil.copyfile(partial, path)
+
+
+class _Prefixed(io.TextIOBase):
+    """Prints each line behind a name, so that the lines of two notebooks at once can be told apart."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def write(self, text):
+        for line in text.splitlines():
+            print(f"{self.name} | {line}", flush=True)
+        return len(text)
+
+
+def build_book(profile):
+    """Build the book with this run's pages; returns _build/html/index.html. Warnings are errors.
+
+    The committed _toc.yml names the pages of quick-phantom: the run's own take their place, and those it lacks are
+    left out.
+    """
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text().replace("runs/quick-phantom/", f"runs/{profile['name']}/"))
+    for part in toc["parts"]:
+        part["chapters"] = _existing(part["chapters"])
+    table = pages(profile) / "_toc.yml"
+    with atomic(table) as path:
+        path.write_text(yaml.safe_dump(toc, sort_keys=False))
+    out = ROOT / "_build"
+    for old in ("html", ".doctrees"):  # a second build would keep quiet about warnings, and keep another run's pages
+        shutil.rmtree(out / old, ignore_errors=True)
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter_book.cli.main",
+        "build",
+        ROOT,
+        "--toc",
+        table,
+        "-W",
+        "-n",
+        "--keep-going",
+        "-q",
+    ]
+    if subprocess.run(list(map(str, command)), check=False).returncode:
+        raise SystemExit("The book was not built: its warnings are above.")
+    return out / "html" / "index.html"
+
+
+def _existing(chapters):
+    """Chapters whose file is there; the sections of one that is not move up."""
+    kept = []
+    for chapter in chapters:
+        sections = _existing(chapter.pop("sections", []))
+        if any((ROOT / chapter["file"]).with_suffix(suffix).exists() for suffix in (".md", ".ipynb")):
+            kept.append(chapter | ({"sections": sections} if sections else {}))
+        else:
+            kept += sections
+    return kept
