@@ -580,7 +580,7 @@ def test_phantom_is_drawn_on_first_use(root, monkeypatch):
         write_patients(directory)
         (directory / "phantom.json").write_text("{}")
 
-    monkeypatch.setattr(dataset, "write_phantom", draw)
+    monkeypatch.setattr("braintumor.phantom.write_phantom", draw)
     assert open_data("phantom", 16).about["kind"] == "phantom"
     open_data("phantom", 16)
     assert drawn == [root / "data/phantom"]

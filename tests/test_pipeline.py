@@ -131,7 +131,9 @@ def warped(images, masks=None, seed=(0, 0), **settings):
 def test_mask_stays_binary_and_aligned_with_its_image():
     image, mask = warped(blob(32), blob(32), zoom=(0.7, 1.4), flip=0.5, shear=0.3)
     assert set(np.unique(mask)) == {0, 1}
-    assert np.array_equal(mask > 0, image >= 0.5)
+    # linear at one half and nearest may differ by a pixel along the outline, never by more
+    inner, outer = image >= 0.99, image > 0.01
+    assert (mask[inner] == 1).all() and (mask[~outer] == 0).all()
     assert len({one.tobytes() for one in mask}) == 32  # each was moved in its own way
 
 

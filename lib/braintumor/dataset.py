@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from braintumor.errors import DatasetError
 from braintumor.files import ROOT, atomic, write_json
-from braintumor.phantom import write_phantom
 from braintumor.splits import FOLDS, family, grouped_folds
 
 LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary tumor"}
@@ -86,10 +85,11 @@ def _read_mat(source):
     faults = []
     try:
         with h5py.File(source.path, "r") as mat:
-            if not isinstance(mat.get("cjdata"), h5py.Group):
+            struct = mat.get("cjdata")
+            if not isinstance(struct, h5py.Group):
                 raise DatasetError(f"{source.path}: field cjdata is missing; expected figshare's struct cjdata")
             fields = {
-                name: _read_field(mat["cjdata"], name, faults)
+                name: _read_field(struct, name, faults)
                 for name in ("image", "tumorMask", "label", "PID", "tumorBorder")
             }
     except DatasetError:
@@ -165,7 +165,7 @@ def _image(value, faults):
 def _mask(value, image, faults):
     if value.shape != image.shape:
         faults.append(f"tumorMask: has shape {value.shape}; expected the image's {image.shape}")
-    elif not ((value == 0) | (value == 1)).all():
+    elif value.min() < 0 or value.max() > 1 or (value.dtype.kind == "f" and not np.isin(value, (0, 1)).all()):
         faults.append("tumorMask: holds values other than 0 and 1")
     elif not value.any():
         faults.append("tumorMask: is empty; expected a tumor in every slice")
@@ -430,24 +430,34 @@ class Prepared:
 
 
 def scaled(image, size):
-    """Resize a slice to (size, size) and scale it to uint8: PERCENTILES of its own intensities become 0 and 255.
+    """Scale a slice to uint8, PERCENTILES of its own intensities to 0 and 255, and resize it to (size, size).
 
-    Area averaging downwards, linear upwards. Eight bits after scaling are finer than the noise of a slice.
+    Area averaging downwards, linear upwards. Eight bits between the percentiles are finer than the noise of a slice.
     """
-    low, high = np.percentile(image, PERCENTILES)
+    low, high = np.percentile(image.ravel("K"), PERCENTILES)
     if high <= low:  # a small bright object on a constant ground
         low, high = float(image.min()), float(image.max())
-    return np.clip((_resized(image, size) - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
+
+    def gray(values):
+        return np.clip((values - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
+
+    if image.dtype.kind in "iu" and (span := int(image.max()) - int(image.min())) < image.size:
+        # scale each value that occurs instead of each pixel: a third less time for a slice
+        return _resized(gray(np.arange(span + 1) + image.min())[image.astype(np.int32) - image.min()], size)
+    return _resized(gray(image.astype(np.float32)), size)
 
 
 def scaled_mask(mask, size):
     """Resize a mask to (size, size) uint8: 1 where the tumor covers at least half of the pixel."""
-    return (_resized(mask, size) >= 0.5).astype(np.uint8)
+    return (_resized(np.uint8(255) * mask, size) >= 128).astype(np.uint8)
 
 
 def _resized(image, size):
-    image = Image.fromarray(np.asarray(image, np.float32))
-    return np.asarray(image.resize((size, size), Image.BOX if size < image.size[0] else Image.BILINEAR))
+    """Resize (side, side) uint8."""
+    if image.flags.f_contiguous:  # as h5py gives MATLAB's arrays: a view turned over is cheaper than a copy
+        return _resized(image.T, size).T
+    method = Image.BOX if size < len(image) else Image.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((size, size), method))
 
 
 def prepare(directory, out, size, workers=None, progress=True):
@@ -518,7 +528,7 @@ def _prepare_one(source, size):
         "border": one.border.ravel(),
         "mask_png": png.getvalue(),
         "brightest": float(one.image.max()),
-        "mask_sha256": hashlib.sha256(one.mask.tobytes()).hexdigest(),
+        "mask_sha256": hashlib.sha256(np.ascontiguousarray(one.mask.T)).hexdigest(),
     }
     return row, scaled(one.image, size), scaled_mask(one.mask, size)
 
@@ -616,6 +626,8 @@ def _folder(data):
         return (ROOT / Path(data).expanduser()).resolve()
     directory = ROOT / "data" / "phantom"
     if not directory.exists():
+        from braintumor.phantom import write_phantom  # in here: processes that read slices start sooner without it
+
         write_phantom(directory)
     return directory
 

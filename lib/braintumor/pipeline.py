@@ -65,13 +65,13 @@ def _as_mask(masks):
 
 
 def warp(images, masks, seed, zoom=(0.8, 1.2), flip=0.5, shear=0.2, fill="constant"):
-    """One random affine warp a slice: zoom, horizontal flip and shear together, interpolated once.
+    """One random affine warp a slice: zoom, horizontal flip and shear together, sampled once.
 
     `images` and `masks` (batch, side, side, 1) float32, masks of 0 and 1 (or None); `seed` two integers.
     `zoom` is the range of the factor, drawn for each direction by itself; over 1 enlarges. `flip` is the
     probability of a left-right flip; `shear` the greatest tangent of the shear's angle, to either side. What comes
-    from outside the slice is black (`fill` "constant") or the nearest pixel ("nearest"). Both are interpolated
-    linearly with the same map; the mask is then cut at one half, so it stays binary. Returns (images, masks).
+    from outside the slice is black (`fill` "constant") or the nearest pixel ("nearest"). Both go through the same map;
+    the image is interpolated linearly, the mask takes the nearest pixel and so stays binary. Returns (images, masks).
     """
     batch, side = tf.shape(images)[0], images.shape[1]
     draws = tf.random.stateless_uniform((4, batch), seed=seed)
@@ -85,15 +85,15 @@ def warp(images, masks, seed, zoom=(0.8, 1.2), flip=0.5, shear=0.2, fill="consta
     a, b, e = mirror / zoom_x, slant / zoom_y, 1 / zoom_y
     zero = tf.zeros_like(a)
     transforms = tf.stack([a, b, centre * (1 - a - b), zero, e, centre * (1 - e), zero, zero], axis=1)
-    both = images if masks is None else tf.concat([images, masks], -1)
-    both = tf.raw_ops.ImageProjectiveTransformV3(
-        images=both,
-        transforms=transforms,
-        output_shape=(side, side),
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode=fill.upper(),
-    )
-    if masks is None:
-        return both, None
-    return both[..., :1], tf.cast(both[..., 1:] >= 0.5, tf.float32)
+
+    def warped(slices, interpolation):
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=slices,
+            transforms=transforms,
+            output_shape=(side, side),
+            fill_value=0.0,
+            interpolation=interpolation,
+            fill_mode=fill.upper(),
+        )
+
+    return warped(images, "BILINEAR"), None if masks is None else warped(masks, "NEAREST")

@@ -5,6 +5,8 @@ Three protocols, from the strictest to the one that most papers on this dataset 
 family    identifiers that differ by a last letter only (MR040240, MR040240B) stay together, in five folds
 official  the dataset's own five folds (cvind), which keep an identifier's slices together
 slice     slices at random, as in the original study: patients stand on both sides
+
+scikit-learn is imported where it is needed: it takes a second, and the processes that only read slices do without.
 """
 
 import re
@@ -12,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import KFold, StratifiedGroupKFold, train_test_split
 
 from braintumor.errors import DatasetError, LeakageError
 
@@ -46,6 +47,8 @@ def grouped_folds(labels, groups, seed):
 
     Raises DatasetError if a class has fewer than five groups: then some fold would lack it.
     """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     labels, groups = np.asarray(labels), np.asarray(groups)
     for label in np.unique(labels):
         if (count := len(set(groups[labels == label]))) < len(FOLDS):
@@ -59,6 +62,8 @@ def grouped_folds(labels, groups, seed):
 
 def folds(index, protocol, seed=0):
     """Fold (1 to 5) of each row of `index` under `protocol`: int array."""
+    from sklearn.model_selection import KFold
+
     if protocol == "official":
         return index["fold"].to_numpy()
     if protocol == "family":
@@ -78,6 +83,8 @@ def split(index, protocol, fold, seed=0, validation=0.15):
     slices. Raises LeakageError if a patient, or a family, would stand on two sides where the protocol
     promises otherwise, and ValueError for a fold that is not there.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
     assigned = folds(index, protocol, seed)
     if fold not in assigned:
         raise ValueError(f"fold {fold}: expected one of {sorted(set(assigned.tolist()))}")
