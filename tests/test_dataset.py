@@ -348,7 +348,7 @@ def test_index_of_the_phantom(phantom_folder, prepared):
     index = prepared.index
     assert set(index.columns) == {
         *("file", "pid", "family", "label", "plane", "fold", "size", "spacing_mm", "spacing_assumed"),
-        *("tumor_area", "border", "mask_png"),
+        *("tumor_area", "border", "mask_bits"),
     }
     planes = pd.read_csv(phantom_folder / "planes.csv").set_index("file")["plane"]
     assert index["file"].tolist() == list(range(1, len(planes) + 1))
