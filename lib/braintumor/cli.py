@@ -28,6 +28,7 @@ def _parser():
     data = words.add_parser("data", help="fetch, check, draw or export slices").add_subparsers(required=True)
     word = data.add_parser("download", help="fetch figshare's files into DIR, checked by MD5; goes on where it stopped")
     word.add_argument("dir", type=Path)
+    word.add_argument("--base-url", help="fetch from a mirror that serves figshare's file ids below this address")
     word.set_defaults(call=_download)
     word = data.add_parser("check", help="say what is there, missing and broken in DIR, file by file")
     word.add_argument("dir", type=Path)
@@ -52,9 +53,9 @@ def _parser():
 
 
 def _download(args):
-    from braintumor.download import download
+    from braintumor.download import FIGSHARE, download
 
-    download(args.dir)
+    download(args.dir, base_url=args.base_url or FIGSHARE)
     print(f"next: braintumor data check {args.dir}")
 
 

@@ -113,10 +113,9 @@ def run(profile_path, data, cores):
     command += ["--rerun-triggers", "mtime", "params", "--quiet", "rules", "--keep-going"]
     if stale := stale_pages(profile):
         command += ["--forcerun", *stale]
-    done = subprocess.run([sys.executable, "-m", "snakemake", *map(str, command)], check=False)
-    if done.returncode:
+    if _call([sys.executable, "-m", "snakemake", *command]):
         raise SystemExit(
-            f"The run {profile['name']} stopped: the failed notebook is named above; mend it and run again."
+            f"The run {profile['name']} stopped, for the reason above; the same command goes on from here."
         )
     return build_book(profile)
 
@@ -124,8 +123,8 @@ def run(profile_path, data, cores):
 def execute(notebook, page, partial, parameters):
     """Run one notebook by papermill: `partial` grows cell by cell and becomes `page` when all of them have run.
 
-    What the notebook prints is printed here, behind its page's name. A failed cell ends the process with the
-    notebook, the cell and the traceback; `partial` is kept for reading.
+    What the notebook prints is printed here, behind its page's name. If a cell fails, the notebook, the cell and the
+    traceback are printed, `partial` is kept for reading, and a RuntimeError is raised.
     """
     Path(partial).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -139,7 +138,8 @@ def execute(notebook, page, partial, parameters):
             f"{error.ename}: {error.evalue}\nThe partial notebook is kept: {partial}\n",
             file=sys.stderr,
         )
-        raise SystemExit(1) from None
+        # not SystemExit: in one of Snakemake's threads that would leave it waiting for ever
+        raise RuntimeError(f"{notebook} failed in cell {error.cell_index + 1}") from None
     with atomic(page) as path:
         shutil.copyfile(partial, path)
 
@@ -171,22 +171,22 @@ def build_book(profile):
     out = ROOT / "_build"
     for old in ("html", ".doctrees"):  # a second build would keep quiet about warnings, and keep another run's pages
         shutil.rmtree(out / old, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "jupyter_book.cli.main",
-        "build",
-        ROOT,
-        "--toc",
-        table,
-        "-W",
-        "-n",
-        "--keep-going",
-        "-q",
-    ]
-    if subprocess.run(list(map(str, command)), check=False).returncode:
+    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command = [*jupyter_book, "build", ROOT, "--toc", table, "-W", "-n", "--keep-going", "-q"]
+    index = out / "html" / "index.html"
+    if _call(command) or not index.exists():
         raise SystemExit("The book was not built: its warnings are above.")
-    return out / "html" / "index.html"
+    return index
+
+
+def _call(command):
+    """Run a command and return its exit code; Ctrl-C lets it end in its own way (Snakemake gives its lock back)."""
+    process = subprocess.Popen(list(map(str, command)))
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
 
 
 def _existing(chapters):

@@ -6,7 +6,9 @@ import keras
 import numpy as np
 from PIL import Image
 
-from braintumor.dataset import scaled
+from braintumor.dataset import open_data, scaled
+from braintumor.errors import DatasetError
+from braintumor.evaluate import gather
 from braintumor.files import ROOT
 from braintumor.pipeline import as_input
 
@@ -15,6 +17,22 @@ def load_models(run, task, folds):
     """The networks of some folds of a run's task ("classify" or "segment"), loaded without running foreign code."""
     folder = ROOT / Path(run) / task
     return [keras.models.load_model(folder / f"fold-{fold}" / "model.keras", compile=False) for fold in folds]
+
+
+def held_out_fold(run, task, data, file):
+    """The fold of a run whose network never saw the patient of slice `file` of `data`.
+
+    Raises DatasetError if the run was made from other data, or has not finished that fold: any other of its networks
+    may have been trained on the patient.
+    """
+    table, records = gather(run, task)
+    made_from = records[0]["data"]
+    if open_data(data, made_from["size"]).about["digest"] != made_from["digest"]:
+        raise DatasetError(f"{run}: was made from other data than {data}; give the data that it was made from")
+    fold = table.loc[table["file"] == file, "fold"]
+    if fold.empty:
+        raise DatasetError(f"{run}/{task}: no finished fold held slice {file} out; the finished ones hold {len(table)}")
+    return int(fold.iloc[0])
 
 
 def class_probabilities(models, image):

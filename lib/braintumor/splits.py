@@ -52,7 +52,7 @@ def grouped_folds(labels, groups, seed):
     labels, groups = np.asarray(labels), np.asarray(groups)
     for label in np.unique(labels):
         if (count := len(set(groups[labels == label]))) < len(FOLDS):
-            raise DatasetError(f"label {label} has {count} patients; expected at least 5 of each class for 5 folds")
+            raise DatasetError(f"label {label} has {count} patients or families; 5 folds need at least 5")
     folds = np.zeros(len(labels), int)
     splitter = StratifiedGroupKFold(len(FOLDS), shuffle=True, random_state=seed)
     for fold, (_, test) in zip(FOLDS, splitter.split(labels, labels, groups), strict=True):

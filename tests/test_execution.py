@@ -1,0 +1,147 @@
+"""A run: profiles, what is up to date, failures, the table of contents; and the command."""
+
+import json
+import shutil
+
+import nbformat
+import pytest
+import yaml
+
+from braintumor import cli, execution
+from braintumor.errors import ParameterError
+from braintumor.files import ROOT
+
+
+@pytest.fixture
+def profile(tmp_path):
+    """Path of a profile of one epoch of one fold; its run, test-NAME, is removed afterwards."""
+    path = tmp_path / "pytest.yaml"
+    content = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    content["classify"]["epochs"] = content["segment"]["epochs"] = 1
+    path.write_text(yaml.safe_dump(content))
+    yield path
+    for folder in (ROOT / "results", ROOT / "book/runs"):
+        shutil.rmtree(folder / "pytest-phantom", ignore_errors=True)
+
+
+def changed(path, **values):
+    content = yaml.safe_load(path.read_text()) | values
+    path.write_text(yaml.safe_dump({name: value for name, value in content.items() if value != "removed"}))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_committed_profiles_are_good(path):
+    profile = execution.read_profile(path)
+    for task, notebook in execution.TASKS.items():
+        given = execution.fold_parameters(profile | {"data": "phantom", "name": "x"}, task, 1)
+        assert execution.notebook_parameters(notebook, given)["results"] == f"results/x/{task}"
+
+
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        ({"folds": "removed"}, "missing ['folds']"),
+        ({"epochs": 3}, "unknown ['epochs']"),
+        ({"protocol": "random"}, "protocol is 'random'; expected one of official, family, slice"),
+        ({"folds": [1, 6]}, "folds is [1, 6]; expected a list of different numbers from 1 to 5"),
+        ({"folds": [1, 1]}, "folds is [1, 1]"),
+        ({"seed": "one"}, "seed is 'one'; expected a whole number"),
+        ({"segment": {"epochs": 1}}, "segment is {'epochs': 1}; expected the parameters of its notebook"),
+    ],
+)
+def test_bad_profile_is_refused(profile, values, named):
+    with pytest.raises(ParameterError) as caught:
+        execution.read_profile(changed(profile, **values))
+    assert named in str(caught.value) and str(profile) in str(caught.value)
+
+
+def test_profile_that_is_not_there_or_not_yaml(tmp_path):
+    with pytest.raises(ParameterError, match="no such profile; there are .*quick"):
+        execution.read_profile(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("folds: [1")
+    with pytest.raises(ParameterError, match="is not YAML"):
+        execution.read_profile(tmp_path / "bad.yaml")
+
+
+def test_wrong_notebook_parameter_is_told_before_data_is_prepared(profile, tmp_path):
+    changed(profile, classify={"image_size": 64, "epoch": 2})
+    with pytest.raises(ParameterError, match="epoch: this notebook has no such parameter"):
+        execution.run(profile, str(tmp_path / "no-data"), 1)
+
+
+def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypatch):
+    monkeypatch.setattr(execution, "build_book", lambda profile: profile["name"])
+    results, pages = ROOT / "results/pytest-phantom", ROOT / "book/runs/pytest-phantom"
+
+    def run():
+        """The times at which each page and each fold were written."""
+        assert execution.run(profile, str(phantom_folder), 2) == "pytest-phantom"
+        written = {path.stem: path.stat().st_mtime_ns for path in pages.glob("*.ipynb")}
+        return written | {path.parent.parent.name: path.stat().st_mtime_ns for path in results.glob("*/*/run.json")}
+
+    first = run()
+    expected = {"01_explore", "02_classify-fold-1", "03_segment-fold-1", "04_evaluate", "05_predict"}
+    assert set(first) == expected | {"classify", "segment"}
+    assert json.loads((results / "scores.json").read_text())["classify"]
+
+    assert run() == first  # nothing to do
+
+    (pages / "03_segment-fold-1.ipynb").unlink()
+    second = run()
+    assert second["segment"] == first["segment"]  # shown again, not trained again
+    assert second["03_segment-fold-1"] > first["03_segment-fold-1"]
+
+    shutil.rmtree(results / "classify/fold-1")
+    third = run()
+    assert third["classify"] > second["classify"] and third["segment"] == second["segment"]
+    assert third["04_evaluate"] > second["04_evaluate"] and third["01_explore"] == first["01_explore"]
+
+
+def test_failed_cell_is_named_and_the_partial_notebook_kept(tmp_path, capfd):
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in ("print('fine')", "answer = 1 / 0")]
+    nbformat.write(notebook, tmp_path / "broken.ipynb")
+    page, partial = tmp_path / "page.ipynb", tmp_path / "partial/page.ipynb"
+    with pytest.raises(RuntimeError, match="broken.ipynb failed in cell 2"):
+        execution.execute(str(tmp_path / "broken.ipynb"), str(page), str(partial), {})
+    out, error = capfd.readouterr()
+    assert "page | fine" in out
+    assert "broken.ipynb failed in cell 2" in error and "answer = 1 / 0" in error and "ZeroDivisionError" in error
+    assert str(partial) in error and "ZeroDivisionError" in partial.read_text() and not page.exists()
+
+
+def test_contents_leave_out_missing_pages_and_lift_their_sections(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "ROOT", tmp_path)
+    for name in ("a.md", "c.ipynb"):
+        (tmp_path / name).touch()
+    chapters = [{"file": "a"}, {"file": "b", "sections": [{"file": "c"}, {"file": "d"}]}]
+    assert execution._existing(chapters) == [{"file": "a"}, {"file": "c"}]
+
+
+def test_command_checks_draws_and_exports(tmp_path, capsys):
+    assert cli.main(["data", "phantom", str(tmp_path / "p"), "--patients", "15", "--size", "64"]) == 0
+    (tmp_path / "p/3.mat").unlink()
+    (tmp_path / "p/5.mat").write_bytes(b"cut")
+    assert cli.main(["data", "check", str(tmp_path / "p")]) == 1
+    said = capsys.readouterr().out
+    assert "5.mat: cannot be read as a MATLAB v7.3" in said and "missing  1 of" in said and ": 3\n" in said
+    assert cli.main(["data", "check", str(tmp_path / "none")]) == 1
+    assert "no such folder" in capsys.readouterr().out
+    (tmp_path / "p/5.mat").unlink()
+    assert cli.main(["data", "export-png", str(tmp_path / "p"), str(tmp_path / "png")]) == 0
+    assert (tmp_path / "png/1/1.matlabel=1.png").exists()
+
+
+def test_command_ends_foreseen_errors_in_one_sentence(tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").touch()
+    assert cli.main(["data", "phantom", str(tmp_path / "full")]) == 1
+    assert cli.main(["run", "--profile", "none"]) == 1
+    error = capsys.readouterr().err
+    assert "not empty" in error.lower() or str(tmp_path / "full") in error
+    assert "no such profile" in error and "Traceback" not in error
+
+
+def test_missing_numbers_are_told_as_ranges():
+    assert cli._ranges([1, 2, 3, 7, 9, 10]) == "1-3, 7, 9-10"

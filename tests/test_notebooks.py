@@ -1,0 +1,132 @@
+"""The notebooks, as a reader runs them: by papermill, with tiny parameters, on a tiny phantom."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from braintumor.files import ROOT
+from braintumor.metrics import PROBABILITIES
+
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def execute(name, out, **parameters):
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / f"{name}.ipynb"), str(out), parameters, cwd=str(ROOT), progress_bar=False
+    )
+    return nbformat.read(out, 4)
+
+
+def shown(notebook):
+    """All text that an executed notebook shows."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(str(o.get("text", "")) + str(o.get("data", {}).get("text/markdown", "")) for o in outputs)
+
+
+@pytest.fixture(scope="session")
+def trained(phantom_folder, tmp_path_factory):
+    """A run of one fold of both tasks: (folder of the run, executed notebooks by name)."""
+    run = tmp_path_factory.mktemp("run")
+    data = str(phantom_folder)
+    return run, {
+        name: execute(name, run / f"{name}.ipynb", data=data, results=str(run / task), fold=2, epochs=1, threads=1)
+        for task, name in (("classify", "02_classify"), ("segment", "03_segment"))
+    }
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_is_a_lesson_without_outputs(name):
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+    assert all(word in cells[0].source for word in ("**You will learn**", "**You need**", "**Minutes:**"))
+    assert cells[-1].source.startswith("## Summary") and "**Try it:**" in cells[-1].source
+
+
+def test_explore(phantom_folder, tmp_path):
+    notebook = execute("01_explore", tmp_path / "01.ipynb", data=str(phantom_folder), image_size=64)
+    assert "phantom" in str(notebook.cells)
+
+
+def test_classify_writes_predictions_and_their_record(trained):
+    run, notebooks = trained
+    table = pd.read_csv(run / "classify/fold-2/predictions.csv")
+    assert list(table) == ["file", "pid", "fold", "label", *PROBABILITIES]
+    assert table["fold"].eq(2).all() and table[PROBABILITIES].sum(axis=1).sub(1).abs().max() < 1e-4
+    record = json.loads((run / "classify/fold-2/run.json").read_text())
+    assert (record["parameters"]["fold"], record["parameters"]["epochs"], record["epochs"]) == (2, 1, 1)
+    assert record["digest"][:12] in shown(notebooks["02_classify"])
+
+
+def test_segment_scores_masks_at_native_size(trained):
+    run, _ = trained
+    table = pd.read_csv(run / "segment/fold-2/predictions.csv")
+    assert list(table) == ["file", "pid", "fold", "label", "dice", "iou", "hd95_mm", "area_true", "area_pred"]
+    assert table[["dice", "iou"]].stack().between(0, 1).all() and (table["area_true"] > 0).all()
+
+
+def test_trained_fold_is_shown_again_without_training(trained, phantom_folder, tmp_path):
+    run, _ = trained
+    before = (run / "classify/fold-2/run.json").read_bytes()
+    parameters = {"data": str(phantom_folder), "results": str(run / "classify"), "fold": 2, "epochs": 1, "threads": 1}
+    notebook = execute("02_classify", tmp_path / "again.ipynb", **parameters)
+    assert (run / "classify/fold-2/run.json").read_bytes() == before
+    assert "min left" not in shown(notebook)
+
+
+def test_evaluate_and_predict(trained, phantom_folder, tmp_path):
+    run, _ = trained
+    notebook = execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), draws=20)
+    scores = json.loads((run / "scores.json").read_text())
+    assert {"classify", "segment"} == set(scores)
+    accuracy = scores["classify"]["accuracy by slice"]
+    assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
+    assert "folds 2" in shown(notebook)
+    file = int(pd.read_csv(run / "classify/fold-2/predictions.csv")["file"][0])
+    notebook = execute("05_predict", tmp_path / "05.ipynb", run=str(run), data=str(phantom_folder), file=file)
+    assert "the dataset says" in shown(notebook) and "fold 2" in shown(notebook)
+
+
+def test_predict_refuses_a_slice_that_its_networks_may_have_seen(trained, phantom_folder, tmp_path):
+    run, _ = trained
+    held_out = set(pd.read_csv(run / "classify/fold-2/predictions.csv")["file"])
+    seen = next(file for file in range(1, 200) if file not in held_out)
+    with pytest.raises(PapermillExecutionError) as caught:
+        execute("05_predict", tmp_path / "05.ipynb", run=str(run), data=str(phantom_folder), file=seen)
+    assert f"no finished fold held slice {seen} out" in caught.value.evalue
+
+
+def test_predict_takes_a_foreign_image(trained, tmp_path):
+    run, _ = trained
+    picture = ROOT / "book/_static/page.png"
+    notebook = execute("05_predict", tmp_path / "05.ipynb", run=str(run), image=str(picture))
+    assert "Called **" in shown(notebook) and "the dataset says" not in shown(notebook)
+
+
+@pytest.mark.parametrize(
+    "name, parameters, named",
+    [
+        ("02_classify", {"epoch": 2}, "epoch: this notebook has no such parameter"),
+        ("03_segment", {"fold": "three"}, "fold: is 'three' (str); expected int"),
+        ("02_classify", {"protocol": "random"}, "protocol: is 'random'; expected one of 'official', 'family', 'slice'"),
+    ],
+)
+def test_wrong_parameter_stops_before_anything_is_computed(name, parameters, named, tmp_path):
+    with pytest.raises(PapermillExecutionError) as caught:
+        execute(name, tmp_path / "out.ipynb", results=str(tmp_path / "results"), **parameters)
+    assert caught.value.ename == "ParameterError" and named in caught.value.evalue
+    notebook = nbformat.read(tmp_path / "out.ipynb", 4)
+    ran = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.get("execution_count")]
+    assert len(ran) <= 3 and not (tmp_path / "results").exists()  # parameters, what was injected, the check
+
+
+def test_evaluate_without_folds_says_what_to_run(tmp_path):
+    with pytest.raises(PapermillExecutionError) as caught:
+        execute("04_evaluate", tmp_path / "out.ipynb", run=str(tmp_path / "nothing"))
+    assert "holds no finished fold; run notebooks/02_classify.ipynb" in caught.value.evalue
+    assert Path(tmp_path / "out.ipynb").exists()
