@@ -88,14 +88,12 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypat
     assert run() == first  # nothing to do
 
     (pages / "03_segment-fold-1.ipynb").unlink()
+    shutil.rmtree(results / "classify/fold-1")
     second = run()
     assert second["segment"] == first["segment"]  # shown again, not trained again
     assert second["03_segment-fold-1"] > first["03_segment-fold-1"]
-
-    shutil.rmtree(results / "classify/fold-1")
-    third = run()
-    assert third["classify"] > second["classify"] and third["segment"] == second["segment"]
-    assert third["04_evaluate"] > second["04_evaluate"] and third["01_explore"] == first["01_explore"]
+    assert second["classify"] > first["classify"]  # trained again, though its page was there
+    assert second["04_evaluate"] > first["04_evaluate"] and second["01_explore"] == first["01_explore"]
 
 
 def test_failed_cell_is_named_and_the_partial_notebook_kept(tmp_path, capfd):

@@ -45,7 +45,7 @@ def test_notebook_is_a_lesson_without_outputs(name):
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
     assert all(word in cells[0].source for word in ("**You will learn**", "**You need**", "**Minutes:**"))
-    assert cells[-1].source.startswith("## Summary") and "**Try it:**" in cells[-1].source
+    assert "## Summary" in cells[-1].source and "**Try it:**" in cells[-1].source
 
 
 def test_explore(phantom_folder, tmp_path):

@@ -153,7 +153,7 @@ def test_unknown_fold_is_refused_with_those_there_are(index, fold):
 def test_too_few_patients_of_a_class_are_refused():
     few = [(f"{n}", 1, 1) for n in range(5)] + [(f"2{n}", 2, 1) for n in range(4)]
     index = make_index(few)
-    with pytest.raises(DatasetError, match="label 2 has 4 patients; expected at least 5"):
+    with pytest.raises(DatasetError, match="label 2 has 4 patients or families; 5 folds need at least 5"):
         folds(index, "family")
 
 
