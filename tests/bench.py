@@ -40,11 +40,10 @@ def seconds(call):
 
 
 class PeakMemory:
-    """Greatest memory of this process and its children above what it was at the start, in MB, sampled."""
+    """Greatest memory of this process and its children together, in bytes, sampled."""
 
     def __enter__(self):
         self.process, self.peak, self.over = psutil.Process(), 0, threading.Event()
-        self.start = self.process.memory_info().rss
         self.thread = threading.Thread(target=self._watch)
         self.thread.start()
         return self

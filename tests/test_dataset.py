@@ -1,6 +1,5 @@
 """Reading figshare's layout and a reader's own slices: upright, checked, prepared whole or not at all."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -291,7 +290,7 @@ def test_check_lists_all_faults_of_all_files_and_missing_numbers(tmp_path):
 def test_check_notes_a_missing_cvind(tmp_path):
     write_mat(tmp_path / "1.mat")
     report = check(tmp_path, progress=False)
-    assert len(report["notes"]) == 1 and not lacks(report["notes"][0], "cvind.mat is not there", "by patient")
+    assert len(report["notes"]) == 1 and not lacks(report["notes"][0], "cvind.mat is not there", "by family")
     assert report["missing"] == [] and report["faults"] == []
 
 
@@ -508,11 +507,18 @@ def test_opening_what_is_not_a_prepared_set(tmp_path):
     assert not lacks(refusal(open_prepared, tmp_path), tmp_path, "is not a prepared set")
 
 
-def test_opening_a_set_of_another_format(tmp_path):
-    prepared_of(write_patients(tmp_path / "set"), tmp_path / "out")
-    about = json.loads((tmp_path / "out/prepared.json").read_text())
-    (tmp_path / "out/prepared.json").write_text(json.dumps(about | {"format": 0}))
-    assert not lacks(refusal(open_prepared, tmp_path / "out"), tmp_path / "out", "format 0", "prepare again")
+def test_check_goes_on_after_a_number_that_is_there_twice(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("1.mat", "sub/1.mat"):
+        write_mat(tmp_path / name)
+    (tmp_path / "2.mat").write_bytes(b"cut")
+    faults = check(tmp_path, progress=False)["faults"]
+    assert len(faults) == 2 and "file number 1 is there twice" in faults[0][1] and "2.mat" in faults[1][0]
+
+
+@pytest.mark.parametrize("cvind, folds", [(True, "cvind"), (False, "made")])
+def test_prepared_set_says_where_its_folds_are_from(tmp_path, cvind, folds):
+    assert prepared_of(write_patients(tmp_path / "set", cvind), tmp_path / "out").about["folds"] == folds
 
 
 # open_data

@@ -115,6 +115,7 @@ def test_contents_leave_out_missing_pages_and_lift_their_sections(tmp_path, monk
         (tmp_path / name).touch()
     chapters = [{"file": "a"}, {"file": "b", "sections": [{"file": "c"}, {"file": "d"}]}]
     assert execution._existing(chapters) == [{"file": "a"}, {"file": "c"}]
+    assert execution._existing([{"file": "a"}, {"file": "c"}], others=("c",)) == [{"file": "a"}]
 
 
 def test_command_checks_draws_and_exports(tmp_path, capsys):

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
+from PIL import Image
 
 from braintumor.files import ROOT
 from braintumor.metrics import PROBABILITIES
@@ -83,7 +85,8 @@ def test_evaluate_and_predict(trained, phantom_folder, tmp_path):
     run, _ = trained
     notebook = execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), draws=20)
     scores = json.loads((run / "scores.json").read_text())
-    assert {"classify", "segment"} == set(scores)
+    made_from = scores["made_from"]["classify"]
+    assert (made_from["folds"], made_from["protocol"], made_from["data"]["kind"]) == ([2], "official", "phantom")
     accuracy = scores["classify"]["accuracy by slice"]
     assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
     assert "folds 2" in shown(notebook)
@@ -103,7 +106,8 @@ def test_predict_refuses_a_slice_that_its_networks_may_have_seen(trained, phanto
 
 def test_predict_takes_a_foreign_image(trained, tmp_path):
     run, _ = trained
-    picture = ROOT / "book/_static/page.png"
+    picture = tmp_path / "photo.png"
+    Image.fromarray(np.arange(80 * 60, dtype=np.uint8).reshape(80, 60)).save(picture)
     notebook = execute("05_predict", tmp_path / "05.ipynb", run=str(run), image=str(picture))
     assert "Called **" in shown(notebook) and "the dataset says" not in shown(notebook)
 

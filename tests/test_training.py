@@ -17,7 +17,15 @@ from braintumor.training import FoldRun, read_predictions
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
-PARAMETERS = {"data": "phantom", "results": "results/tiny", "threads": 2, "fold": 1, "seed": 0, "epochs": 4}
+PARAMETERS = {
+    "protocol": "official",
+    "data": "phantom",
+    "results": "results/tiny",
+    "threads": 2,
+    "fold": 1,
+    "seed": 0,
+    "epochs": 4,
+}
 CELLS = [
     ("# A title", [], "markdown"),
     ('"""Trains."""\nmodel = cnn(64)  # the network\n', ["train"], "code"),
@@ -119,7 +127,7 @@ def test_record_says_what_was_run(undisturbed, prepared):
     assert (record["digest"], record["notebook"], record["epochs"]) == (run.digest, "tiny", 4)
     assert record["parameters"] == PARAMETERS | {"results": "results/classify"}
     about = prepared.about
-    assert record["data"] == {name: about[name] for name in ("kind", "digest", "size", "slices")}
+    assert record["data"] == {name: about[name] for name in ("kind", "digest", "size", "slices", "folds")}
     assert record["seconds"] == pytest.approx(run.history()["seconds"].sum(), abs=0.06)
     assert record["threads"] == 2 and record["processor"] and record["peak_memory_mb"] > 100
     assert record["packages"]["keras"] == keras.__version__ and set(record["packages"]) == set(provenance.PACKAGES)
@@ -377,9 +385,9 @@ def test_digest_does_not_change_with_docstrings_of_functions(library):
     assert digest() != first
 
 
-def test_digest_does_not_change_with_code_that_only_scores(library):
+def test_digest_does_not_change_with_code_that_only_shows(library):
     first = digest()
-    path = library / "metrics.py"
+    path = library / "figures.py"
     path.write_text(path.read_text() + "\nMORE = 1\n")
     assert digest() == first
 
@@ -390,7 +398,15 @@ def test_digest_does_not_change_with_code_that_only_scores(library):
 def test_line_of_a_run_says_what_made_the_numbers(undisturbed):
     record = undisturbed["classify"][0].record
     line = provenance.run_line(record).data
-    for word in (record["digest"][:12], "seed 0", "4 epochs", "2 threads", record["processor"], keras.__version__):
+    for word in (
+        record["digest"][:12],
+        "official folds",
+        "seed 0",
+        "4 epochs",
+        "2 threads",
+        record["processor"],
+        keras.__version__,
+    ):
         assert word in line
     assert "commit `not from git`" in line
 
@@ -405,7 +421,13 @@ def test_line_of_a_run_tells_uncommitted_changes(undisturbed, clean, expected):
 
 @pytest.mark.parametrize("kind", ["phantom", "figshare", "figshare-jpeg", "folder"])
 def test_banner_says_which_data_a_page_shows(kind):
-    banner = provenance.data_banner({"kind": kind, "slices": 3064, "size": 512, "digest": "0123456789abcdef"}).data
-    assert "3,064 slices" in banner and "512 pixels" in banner and "0123456789ab" in banner
+    about = {"kind": kind, "slices": 3064, "size": 512, "digest": "0123456789abcdef"}
+    banner = provenance.data_banner(about | {"folds": "cvind"}).data
+    assert (
+        "folds from cvind.mat" in banner
+        and "3,064 slices" in banner
+        and "512 pixels" in banner
+        and "0123456789ab" in banner
+    )
     assert ("synthetic phantom" in banner) == (kind == "phantom")
     assert ("figshare" in banner) == kind.startswith("figshare")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from braintumor import dataset
-from braintumor.errors import DatasetError, ParameterError
+from braintumor.errors import DatasetError, LeakageError, ParameterError
 
 
 def main(arguments=None):
@@ -13,7 +13,7 @@ def main(arguments=None):
     args = _parser().parse_args(arguments)
     try:
         return args.call(args) or 0
-    except (DatasetError, ParameterError, FileExistsError, ValueError) as error:
+    except (DatasetError, LeakageError, ParameterError, FileExistsError) as error:
         print(f"braintumor: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -64,7 +64,7 @@ def _check(args):
     for file, fault in report["faults"]:
         print(f"broken   {file}: {fault}")
     if report["missing"]:
-        print(f"missing  {len(report['missing'])} of figshare's numbers: {_ranges(report['missing'])}")
+        print(f"missing  {len(report['missing'])} of the numbers that cvind.mat covers: {_ranges(report['missing'])}")
     for note in report["notes"]:
         print(f"note     {note}")
     found = ", ".join(f"{count} {name}" for name, count in report["found"].items())

@@ -30,7 +30,6 @@ PLANES = ("axial", "coronal", "sagittal", "unknown")
 SPACING_MM = 0.49  # at 512 pixels, from the dataset's paper; the field of view is taken as the same at 256
 PERCENTILES = (1, 99.5)  # a slice's intensities between these become 0 to 255
 LARGEST_SIDE = 4096  # pixels; a file that declares more is broken or hostile, not an MR slice
-FORMAT = 1  # of a prepared set: raise it when what is stored changes, and sets are prepared anew
 KINDS = {
     "phantom": "the synthetic phantom: drawn patients, no real images",
     "figshare": "the figshare dataset 1512427, original int16 files",
@@ -276,21 +275,30 @@ def find_slices(directory):
     table = directory / "slices.csv"
     if table.exists():
         return _csv_sources(table)
-    found = {}
+    sources, twice = _mat_sources(directory)
+    if twice:
+        raise DatasetError("; ".join(f"{path}: {fault}" for path, fault in twice))
+    return sources
+
+
+def _mat_sources(directory):
+    """Sources of the folder's .mat files, and the faults of those whose number is there already."""
+    found, twice = {}, []
     for path in sorted(directory.rglob("*.mat")):
         hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)  # a download under way
         if hidden or not re.fullmatch(r"\d+\.mat", path.name):
             continue
         number = _file_number(path)
         if number in found:
-            raise DatasetError(f"{path}: file number {number} is there twice, also as {found[number]}; keep one")
-        found[number] = path
+            twice.append((str(path), f"file number {number} is there twice, also as {found[number]}; keep one"))
+        else:
+            found[number] = path
     if not found:
         raise DatasetError(
             f"{directory}: holds no slices; expected figshare's 1.mat, 2.mat, ... or a slices.csv with the "
             "columns image, mask, label, patient"
         )
-    return [Source(number, found[number]) for number in sorted(found)]
+    return [Source(number, found[number]) for number in sorted(found)], twice
 
 
 def _file_number(path):
@@ -351,9 +359,11 @@ def check(directory, workers=None, progress=True):
     directory = Path(directory)
     report = {"found": {}, "missing": [], "notes": [], "faults": []}
     try:
-        sources = find_slices(directory)
+        pairs = not directory.is_dir() or (directory / "slices.csv").exists()
+        sources, twice = (find_slices(directory), []) if pairs else _mat_sources(directory)
     except DatasetError as error:
         return report | {"faults": [(str(directory), str(error))]}
+    report["faults"] += twice
     read = []
     for found, faults in _in_processes(_check_one, sources, workers, "checking", progress):
         report["faults"] += faults
@@ -367,7 +377,7 @@ def check(directory, workers=None, progress=True):
         files = [source.file for source in sources]
         cvind = read_cvind(directory)
         if cvind is None:
-            report["notes"].append("cvind.mat is not there: folds will be made by patient")
+            report["notes"].append("cvind.mat is not there: folds will be made by family")
         else:
             _folds_of(directory, cvind, files)
             report["missing"] = sorted(set(range(1, cvind.size + 1)) - set(files))
@@ -485,7 +495,7 @@ def prepare(directory, out, size, workers=None, progress=True):
             images[n], masks[n] = image, mask
         index = pd.DataFrame(rows)
         kind = _recognise(directory, index)
-        index = _completed(directory, index, kind)
+        index, folds = _completed(directory, index, kind)
         index, native = index.drop(columns=["brightest", "mask_sha256"]), index["mask_sha256"]
         digest = hashlib.sha256(index.drop(columns="mask_bits").to_json().encode())
         digest.update("".join(native).encode())  # compressed bytes differ between versions of zlib
@@ -499,7 +509,7 @@ def prepare(directory, out, size, workers=None, progress=True):
             "digest": digest.hexdigest(),
             "size": size,
             "slices": len(index),
-            "format": FORMAT,
+            "folds": folds,
         }
         about |= {"source": str(Path(directory).resolve()), "fingerprint": _fingerprint(directory, sources)}
         write_json(unfinished / "prepared.json", about)
@@ -548,7 +558,7 @@ def _figshare_table():
 
 
 def _completed(directory, index, kind):
-    """Add family, fold, plane and spacing, from where this kind of data has them."""
+    """Add family, fold, plane and spacing, from where this kind of data has them; also says where folds are from."""
     if faults := _faults_across(index):
         raise DatasetError(f"{directory}: {'; '.join(faults)}")
     index.insert(2, "family", index["pid"].map(family))
@@ -560,35 +570,39 @@ def _completed(directory, index, kind):
             raise DatasetError(f"{planes}: plane is {sorted(foreign)}; expected {', '.join(PLANES)}")
     index["plane"] = pd.Categorical(index["plane"].fillna("unknown"), PLANES)
     if (cvind := read_cvind(directory)) is not None and not (Path(directory) / "slices.csv").exists():
-        index["fold"] = _folds_of(directory, cvind, index["file"])
+        index["fold"], folds = _folds_of(directory, cvind, index["file"]), "cvind"
     elif index["fold"].isna().any():
-        index["fold"] = grouped_folds(index["label"], index["family"], seed=0)
+        index["fold"], folds = grouped_folds(index["label"], index["family"], seed=0), "made"
+    else:
+        folds = "given"
     index["fold"] = index["fold"].astype(int)
     if kind != "folder":
         index["spacing_mm"] = SPACING_MM * 512 / index["size"]
     index["spacing_mm"] = index["spacing_mm"].astype(float)
     index["spacing_assumed"] = index["size"].ne(512) & (kind != "folder")
-    return index
+    return index, folds
 
 
 def _fingerprint(directory, sources):
-    """Names, sizes and times of the files that the set was made from: cheap to compare at every opening."""
+    """Names, sizes and times of the files that the set was made from, and the code that made it.
+
+    Cheap to compare at every opening.
+    """
     paths = {source.path for source in sources} | set(Path(directory).glob("*.[cm]*"))
     if sources[0].row is not None:
         paths |= {source.path.parent / source.row[column] for source in sources for column in ("image", "mask")}
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+    code = [path.read_bytes() for path in (Path(__file__), Path(__file__).with_name("figshare.csv"))]
+    return hashlib.sha256(json.dumps(stats).encode() + b"".join(code)).hexdigest()
 
 
 def open_prepared(folder):
-    """Open a prepared set. Raises DatasetError if it is not there or was prepared by another version."""
+    """Open a prepared set. Raises DatasetError if it is not there."""
     folder = Path(folder)
     try:
         about = json.loads((folder / "prepared.json").read_text())
     except (OSError, ValueError):
         raise DatasetError(f"{folder}: is not a prepared set; run braintumor.dataset.prepare") from None
-    if about["format"] != FORMAT:
-        raise DatasetError(f"{folder}: has format {about['format']}, expected {FORMAT}; remove it and prepare again")
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks")]
     return Prepared(pd.read_parquet(folder / "index.parquet"), *arrays, about)
 

@@ -27,10 +27,28 @@ def gather(run, task):
     records = [json.loads((fold / "run.json").read_text()) for fold in folds]
     if len({record["data"]["digest"] for record in records}) > 1:
         raise DatasetError(f"{folder}: its folds were trained on different data; remove those that do not belong")
+    settings = [
+        {name: value for name, value in record["parameters"].items() if name not in ("fold", "threads", "results")}
+        for record in records
+    ]
+    if differing := [name for name in settings[0] if any(one.get(name) != settings[0][name] for one in settings)]:
+        raise DatasetError(f"{folder}: its folds differ in {', '.join(differing)}; remove those that do not belong")
     table = pd.concat([read_predictions(fold) for fold in folds], ignore_index=True)
     if (twice := table["file"].duplicated()).any():
         raise DatasetError(f"{folder}: slice {table['file'][twice].iloc[0]} is predicted by two folds; expected one")
     return table.sort_values("file", ignore_index=True), records
+
+
+def origin(table, records):
+    """What a table of scores was made from: data, protocol, folds, how many slices of how many, and digests of runs."""
+    first = records[0]
+    return {
+        "data": first["data"],
+        "protocol": first["parameters"]["protocol"],
+        "folds": [record["parameters"]["fold"] for record in records],
+        "slices": len(table),
+        "runs": [record["digest"] for record in records],
+    }
 
 
 def classification_scores(table, draws=2000):
@@ -51,9 +69,12 @@ def segmentation_scores(table, draws=2000):
         "mean Dice": _scored(table, lambda t: t["dice"].mean(), draws),
         "median Dice": _scored(table, lambda t: t["dice"].median(), draws),
         "mean IoU": _scored(table, lambda t: t["iou"].mean(), draws),
-        "median HD95 (mm)": _scored(table, lambda t: t["hd95_mm"].median(), draws),
         "share without overlap": _scored(table, lambda t: (t["dice"] == 0).mean(), draws),
-    }
+    } | (
+        {}
+        if table["hd95_mm"].isna().any()  # the pixel spacing of some slices is not known
+        else {"median HD95 (mm)": _scored(table, lambda t: t["hd95_mm"].median(), draws)}
+    )
 
 
 def _scored(table, statistic, draws):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import papermill
 import yaml
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from braintumor.dataset import open_data
@@ -105,12 +106,12 @@ def run(profile_path, data, cores):
         data = str(Path(data).expanduser().resolve())
     sizes = sorted({EXPLORE_SIZE, *(profile[task]["image_size"] for task in TASKS)})
     about = [open_data(data, size).about for size in sizes][0]
-    profile |= {"data": data, "name": run_name(profile_path, about)}
+    profile |= {"data": data, "name": run_name(profile_path, about), "digest": about["digest"]}
     config = pages(profile) / "run.yaml"
     with atomic(config) as path:
         path.write_text(yaml.safe_dump(profile))
     command = ["-s", ROOT / "workflow" / "Snakefile", "--directory", ROOT, "--configfile", config, "--cores", cores]
-    command += ["--rerun-triggers", "mtime", "params", "--quiet", "rules", "--keep-going"]
+    command += ["--rerun-triggers", "mtime", "params", "--quiet", "rules"]
     if stale := stale_pages(profile):
         command += ["--forcerun", *stale]
     if _call([sys.executable, "-m", "snakemake", *command]):
@@ -131,6 +132,9 @@ def execute(notebook, page, partial, parameters):
         papermill.execute_notebook(
             notebook, partial, parameters, cwd=ROOT, progress_bar=False, stdout_file=_Prefixed(Path(page).stem)
         )
+    except DeadKernelError:
+        print(f"\n{notebook}: its process was ended, often for want of memory; kept: {partial}\n", file=sys.stderr)
+        raise RuntimeError(f"{notebook}: its process was ended") from None
     except PapermillExecutionError as error:
         trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
         print(
@@ -163,8 +167,9 @@ def build_book(profile):
     left out.
     """
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text().replace("runs/quick-phantom/", f"runs/{profile['name']}/"))
+    others = tuple(f"-fold-{fold}" for fold in FOLDS if fold not in profile["folds"])
     for part in toc["parts"]:
-        part["chapters"] = _existing(part["chapters"])
+        part["chapters"] = _existing(part["chapters"], others)
     table = pages(profile) / "_toc.yml"
     with atomic(table) as path:
         path.write_text(yaml.safe_dump(toc, sort_keys=False))
@@ -189,12 +194,14 @@ def _call(command):
         raise
 
 
-def _existing(chapters):
-    """Chapters whose file is there; the sections of one that is not move up."""
+def _existing(chapters, others=()):
+    """Chapters whose file is there and does not end as `others` do; the sections of one left out move up."""
     kept = []
     for chapter in chapters:
-        sections = _existing(chapter.pop("sections", []))
-        if any((ROOT / chapter["file"]).with_suffix(suffix).exists() for suffix in (".md", ".ipynb")):
+        sections = _existing(chapter.pop("sections", []), others)
+        if not chapter["file"].endswith(others) and any(
+            (ROOT / chapter["file"]).with_suffix(suffix).exists() for suffix in (".md", ".ipynb")
+        ):
             kept.append(chapter | ({"sections": sections} if sections else {}))
         else:
             kept += sections

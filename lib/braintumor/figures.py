@@ -64,8 +64,8 @@ def confusion(table):
     return figure
 
 
-def slice_grid(images, titles, masks=None, columns=4):
-    """Slices side by side; with `masks`, the tumor's outline on each."""
+def slice_grid(images, titles, masks=None, columns=4, borders=None):
+    """Slices side by side; with `masks`, the tumor's outline on each, or `borders`, lists of (x, y) in their pixels."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.5 * rows), squeeze=False)
     for ax in axes.flat:
@@ -75,6 +75,8 @@ def slice_grid(images, titles, masks=None, columns=4):
         ax.set_title(title, fontsize="small")
         if masks is not None and masks[n].any():
             ax.contour(masks[n], [0.5], colors=[FALSE_POSITIVE], linewidths=1)
+        if borders is not None:
+            ax.fill(*borders[n].T, fill=False, color=FALSE_POSITIVE, linewidth=1)
     return figure
 
 

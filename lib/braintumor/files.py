@@ -32,4 +32,4 @@ def atomic(path):
 def write_json(path, value):
     """Write `value` as indented JSON with a final newline, atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

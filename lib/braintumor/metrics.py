@@ -62,14 +62,20 @@ def macro_f1(table):
     return float(f1_score(table["label"], predicted_label(table), average="macro", zero_division=0))
 
 
-def calibration_error(table, bins=15):
-    """Expected calibration error: mean |accuracy - confidence| over equal-width bins of the greatest probability,
-    weighted by the bins' counts (Guo et al. 2017)."""
+def calibration_bins(table, bins=15):
+    """Slices by their greatest probability, in equal-width bins: mean confidence, share right and count of each bin."""
     confidence = table[PROBABILITIES].to_numpy().max(1)
     right = predicted_label(table) == table["label"].to_numpy()
     places = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(places, right - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(table))
+    rows = pd.DataFrame({"confidence": confidence, "right": right, "count": 1}).groupby(places)
+    return rows.agg({"confidence": "mean", "right": "mean", "count": "size"})
+
+
+def calibration_error(table, bins=15):
+    """Expected calibration error: mean |share right - confidence| over `calibration_bins`, weighted by their counts
+    (Guo et al. 2017)."""
+    binned = calibration_bins(table, bins)
+    return float(((binned["right"] - binned["confidence"]).abs() * binned["count"]).sum() / len(table))
 
 
 def interval(table, statistic, groups="pid", draws=2000, seed=0):

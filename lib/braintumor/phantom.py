@@ -24,6 +24,7 @@ from skimage.draw import polygon2mask
 from skimage.measure import approximate_polygon, find_contours
 from tqdm import tqdm
 
+from braintumor.errors import ParameterError
 from braintumor.files import atomic, write_json
 
 GENERATOR = 1  # raise it whenever the same seed would give other bytes
@@ -523,9 +524,9 @@ def write_phantom(directory, patients=60, seed=0, size=512, progress=True, worke
         ("workers", 1 if workers is None else workers, 1, 1024),
     ]:
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-            raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+            raise ParameterError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
     if size % 2:
-        raise ValueError(f"size must be even, since some slices have half of it, not {size}")
+        raise ParameterError(f"size must be even, since some slices have half of it, not {size}")
     directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(f"{directory} is not an empty folder: a phantom is never written over anything else")

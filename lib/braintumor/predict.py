@@ -20,7 +20,7 @@ def load_models(run, task, folds):
 
 
 def held_out_fold(run, task, data, file):
-    """The fold of a run whose network never saw the patient of slice `file` of `data`.
+    """The fold of a run whose network was not trained on slice `file` of `data` (nor on its patient, unless by slice).
 
     Raises DatasetError if the run was made from other data, or has not finished that fold: any other of its networks
     may have been trained on the patient.

@@ -16,7 +16,12 @@ from braintumor.dataset import KINDS
 from braintumor.files import ROOT
 
 PACKAGES = ("keras", "tensorflow", "numpy", "scikit-learn", "h5py", "pandas")
-TRAINING_CODE = ("dataset", "splits", "pipeline", "models", "training")
+TRAINING_CODE = ("dataset", "splits", "pipeline", "models", "training", "predict", "metrics")
+FOLDS_FROM = {
+    "cvind": "from cvind.mat",
+    "given": "as given in slices.csv",
+    "made": "made by family, since the data names none",
+}
 SHOW_ONLY = (
     "data",
     "results",
@@ -110,7 +115,7 @@ def data_banner(about):
     return HTML(
         f'<div class="data-banner" style="border-left: 6px solid {color}; padding: .4em 1em">'
         f"<strong>Data on this page: {KINDS[about['kind']]}.</strong><br>"
-        f"{about['slices']:,} slices, prepared at {about['size']} pixels a side; "
+        f"{about['slices']:,} slices, prepared at {about['size']} pixels a side; folds {FOLDS_FROM[about['folds']]}; "
         f"digest of the pixels {about['digest'][:12]}.</div>"
     )
 
@@ -120,7 +125,8 @@ def run_line(record):
     commit, clean = record["git"]["commit"], record["git"]["clean"]
     commit = commit[:10] + ("" if clean else " and changes") if commit else "not from git"
     return Markdown(
-        f"*This page's numbers: run `{record['digest'][:12]}`, seed {record['parameters']['seed']}, "
+        f"*This page's numbers: run `{record['digest'][:12]}`, {record['parameters']['protocol']} folds, tested on "
+        f"fold {record['parameters']['fold']}, seed {record['parameters']['seed']}, "
         f"{record['epochs']} epochs in {record['seconds'] / 60:.1f} min on {record['threads']} threads "
         f"({record['processor']}), {record['peak_memory_mb']:,} MB, Keras {record['packages']['keras']}, "
         f"commit `{commit}`, {record['finished']}.*"

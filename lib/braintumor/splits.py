@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from braintumor.errors import DatasetError, LeakageError
+from braintumor.errors import DatasetError, LeakageError, ParameterError
 
 PROTOCOLS = ("official", "family", "slice")
 FOLDS = (1, 2, 3, 4, 5)
@@ -73,7 +73,7 @@ def folds(index, protocol, seed=0):
         for fold, (_, test) in zip(FOLDS, KFold(len(FOLDS), shuffle=True, random_state=seed).split(index), strict=True):
             assigned[test] = fold
         return assigned
-    raise ValueError(f"protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+    raise ParameterError(f"protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
 
 
 def split(index, protocol, fold, seed=0, validation=0.15):
@@ -81,20 +81,26 @@ def split(index, protocol, fold, seed=0, validation=0.15):
 
     Validation is made of whole patients (official) or families (family), never of the test fold; by slice it is
     slices. Raises LeakageError if a patient, or a family, would stand on two sides where the protocol
-    promises otherwise, and ValueError for a fold that is not there.
+    promises otherwise, ParameterError for a fold that is not there, DatasetError for too few patients.
     """
     from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
     assigned = folds(index, protocol, seed)
     if fold not in assigned:
-        raise ValueError(f"fold {fold}: expected one of {sorted(set(assigned.tolist()))}")
+        raise ParameterError(f"fold {fold}: expected one of {sorted(set(assigned.tolist()))}")
     test, rest = np.flatnonzero(assigned == fold), np.flatnonzero(assigned != fold)
     labels = index["label"].to_numpy()[rest]
     if protocol == "slice":
         train, held_out = train_test_split(rest, test_size=validation, stratify=labels, random_state=seed)
     else:
         groups = index["pid" if protocol == "official" else "family"].to_numpy()[rest]
-        parts = StratifiedGroupKFold(round(1 / validation), shuffle=True, random_state=seed)
+        # a small set has fewer patients than 1 / validation: then one of the patients of its rarest class validates
+        rarest = min(len(set(groups[labels == label])) for label in set(labels))
+        if rarest < 2:
+            raise DatasetError(
+                f"fold {fold}: a class has {rarest} patient to train on; expected 2, one of them to validate"
+            )
+        parts = StratifiedGroupKFold(min(round(1 / validation), rarest), shuffle=True, random_state=seed)
         kept, held = next(parts.split(rest, labels, groups))
         train, held_out = rest[kept], rest[held]
     made = Split(np.sort(train), np.sort(held_out), test)

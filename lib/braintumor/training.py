@@ -87,7 +87,7 @@ class FoldRun:
             "digest": self.digest,
             "notebook": self.notebook,
             "parameters": self.parameters | {"data": self.data.about["kind"]},
-            "data": {name: self.data.about[name] for name in ("kind", "digest", "size", "slices")},
+            "data": {name: self.data.about[name] for name in ("kind", "digest", "size", "slices", "folds")},
             "epochs": len(history),
             "seconds": round(history["seconds"].sum(), 1),
             "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
