@@ -111,7 +111,7 @@ def run(profile_path, data, cores):
     with atomic(config) as path:
         path.write_text(yaml.safe_dump(profile))
     command = ["-s", ROOT / "workflow" / "Snakefile", "--directory", ROOT, "--configfile", config, "--cores", cores]
-    command += ["--rerun-triggers", "mtime", "params", "--quiet", "rules"]
+    command += ["--rerun-triggers", "mtime", "params", "--rerun-incomplete", "--quiet", "rules"]
     if stale := stale_pages(profile):
         command += ["--forcerun", *stale]
     if _call([sys.executable, "-m", "snakemake", *command]):
