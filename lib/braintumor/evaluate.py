@@ -15,7 +15,8 @@ def gather(run, task):
     """All finished folds of one task: (predictions table, list of run.json dicts).
 
     `run` is a folder under the project, such as results/quick-phantom; `task` is "classify" or "segment".
-    Raises DatasetError if no fold is finished, if folds come from different data, or if a slice is predicted twice.
+    Raises DatasetError if no fold is finished, if folds come from different data or settings, or if a slice is
+    predicted twice.
     """
     folder = ROOT / Path(run) / task
     folds = sorted(path.parent for path in folder.glob("fold-*/run.json"))

@@ -29,11 +29,6 @@ def style():
     )
 
 
-def class_names(labels):
-    """Labels 1 to 3 (a Series) as class names."""
-    return labels.map(LABELS)
-
-
 def learning_curves(history, scores):
     """Training and validation curves by epoch; `scores` maps a column of history.csv to its title."""
     figure, axes = plt.subplots(1, len(scores), figsize=(4.5 * len(scores), 3.2), squeeze=False)
