@@ -26,9 +26,12 @@ PARAMETERS = {
     "seed": 0,
     "epochs": 4,
 }
+# no epoch counts as progress, so the learning rate falls after every second one
+IMPATIENT = {"monitor": "val_loss", "min_delta": 100, "factor": 0.3, "patience": 1, "cooldown": 1, "min_lr": 2e-4}
 CELLS = [
     ("# A title", [], "markdown"),
     ('"""Trains."""\nmodel = cnn(64)  # the network\n', ["train"], "code"),
+    ("fit(unet(64))", ["train-segment"], "code"),
     ("plot(history)", [], "code"),
 ]
 
@@ -82,7 +85,8 @@ def train(prepared, task="classify", epochs=4, **parameters):
 
     count = len(prepared.images[train])
     model = network(task, parameters["seed"])
-    run.fit(model, batches, steps(count, 8), plain_batches(prepared.images[held_out], targets[held_out]), epochs)
+    validation = plain_batches(prepared.images[held_out], targets[held_out])
+    training.fit(model, run.work, batches, steps(count, 8), validation, epochs, plateau=IMPATIENT, tensorboard=True)
     values = model(as_input(prepared.images[test])).numpy().reshape(len(prepared.images[test]), -1)
     table = prepared.index[["file", "pid"]].iloc[test].reset_index(drop=True)
     run.finish(model, table.join(pd.DataFrame(values[:, :3], columns=["p1", "p2", "p3"])))
@@ -116,7 +120,7 @@ def test_finished_run_is_whole(undisturbed):
     run, _ = undisturbed["classify"]
     assert run.done
     files = sorted(path.name for path in run.folder.iterdir())
-    assert files == ["history.csv", "model.keras", "predictions.csv", "run.json"]
+    assert files == ["history.csv", "model.keras", "predictions.csv", "run.json", "tensorboard"]
     assert only_older(run.folder) == ["fold-1"]
 
 
@@ -127,7 +131,7 @@ def test_record_says_what_was_run(undisturbed, prepared):
     assert (record["digest"], record["notebook"], record["epochs"]) == (run.digest, "tiny", 4)
     assert record["parameters"] == PARAMETERS | {"results": "results/classify"}
     about = prepared.about
-    assert record["data"] == {name: about[name] for name in ("kind", "digest", "size", "slices", "folds")}
+    assert record["data"] == {name: about[name] for name in training.DATA_RECORD}
     assert record["seconds"] == pytest.approx(run.history()["seconds"].sum(), abs=0.06)
     assert record["threads"] == 2 and record["processor"] and record["peak_memory_mb"] > 100
     assert record["packages"]["keras"] == keras.__version__ and set(record["packages"]) == set(provenance.PACKAGES)
@@ -141,15 +145,32 @@ def test_history_has_one_row_an_epoch(undisturbed):
     assert history["loss"].nunique() == 4
 
 
+def test_learning_rate_falls_without_progress_but_not_under_the_floor(undisturbed):
+    rates = undisturbed["classify"][0].history()["learning_rate"]
+    assert rates.tolist() == pytest.approx([1e-3, 1e-3, 3e-4, 2e-4])
+
+
 def test_weights_are_those_of_the_best_epoch(prepared, root):
     """Validated on wrong labels, a network that learns gets worse."""
     images, labels = prepared.images[::5], prepared.index["label"].to_numpy()[::5] - 1
     wrong = plain_batches(images, (labels + 1) % 3)
     run, model = FoldRun("tiny", PARAMETERS, prepared), network("classify", 0)
-    run.fit(model, lambda first_epoch: training_batches(images, labels, 8, 4, 0), steps(len(images), 8), wrong, 4)
+    batches = lambda first_epoch: training_batches(images, labels, 8, 4, 0)  # noqa: E731
+    training.fit(model, run.work, batches, steps(len(images), 8), wrong, 4)
     losses = pd.read_csv(run.work / "history.csv")["val_loss"]
     assert losses.idxmin() != 3
     assert model.evaluate(wrong, verbose=0) == pytest.approx(losses.min(), rel=1e-5)
+
+
+def test_best_epoch_can_be_that_of_the_greatest_accuracy(prepared, tmp_path):
+    images, labels = prepared.images[::5], prepared.index["label"].to_numpy()[::5] - 1
+    model = network("classify", 0)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    batches, same = training_batches(images, labels, 8, 5, 0), plain_batches(images, labels)
+    training.fit(model, tmp_path / "work", lambda _: batches, steps(len(images), 8), same, 5, "val_accuracy")
+    accuracies = pd.read_csv(tmp_path / "work" / "history.csv")["val_accuracy"]
+    assert accuracies.max() > accuracies.min()
+    assert model.evaluate(same, verbose=0)[1] == pytest.approx(accuracies.max())
 
 
 def test_kept_model_gives_the_kept_predictions(undisturbed, prepared):
@@ -262,12 +283,12 @@ def test_run_stopped_before_its_folder_was_renamed_is_done_at_the_next_look(prep
 
 def test_older_result_stays_until_the_new_one_is_whole(prepared, root):
     older, _ = train(prepared, epochs=1)
-    before = {path.name: path.read_bytes() for path in older.folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in older.folder.glob("*.*")}
     with pytest.MonkeyPatch.context() as patch:
         stop_after_the_last_epoch(patch)
         with pytest.raises(Stop):
             train(prepared, epochs=1, seed=1)
-    assert {path.name: path.read_bytes() for path in older.folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in older.folder.glob("*.*")} == before
     assert older.done
     newer, _ = train(prepared, epochs=1, seed=1)
     assert newer.done and not older.done and newer.folder == older.folder
@@ -340,13 +361,13 @@ def test_digest_differs_between_notebooks(root):
 )
 def test_digest_changes_with_the_code_of_train_cells_but_not_its_wording(root, source, same):
     first = digest()
-    write_notebook(root, [CELLS[0], (source, ["train"], "code"), CELLS[2]])
+    write_notebook(root, [CELLS[0], (source, ["train"], "code"), *CELLS[2:]])
     assert (digest() == first) == same
 
 
 def test_digest_does_not_change_with_other_cells(root):
     first = digest()
-    text, trained, _ = CELLS
+    text, trained, *_ = CELLS
     write_notebook(root, [text, ("import seaborn", ["setup"], "code"), trained, ("plot(history, 'red')", [], "code")])
     assert digest() == first
 
@@ -360,24 +381,44 @@ def library(root, tmp_path, monkeypatch):
     return copy
 
 
-@pytest.mark.parametrize("module", ["dataset", "splits", "pipeline", "models", "training"])
-def test_digest_changes_with_the_code_that_trains_but_not_its_wording(library, module):
+def test_digest_changes_with_cells_of_its_own_task_only(root):
+    classify, segment = (PARAMETERS | {"task": task} for task in ("classify", "segment"))
+    before = digest(classify), digest(segment)
+    write_notebook(root, [*CELLS[:2], ("fit(unet(65))", ["train-segment"], "code")])
+    assert digest(classify) == before[0] and digest(segment) != before[1]
+
+
+@pytest.mark.parametrize(
+    "module, reached, line",
+    [
+        ("models", "cnn", "    _check_size(size)\n"),  # by name
+        ("models", "_check_size", "    if size < 64:\n"),  # through cnn
+        ("models", "CLASSES", "CLASSES = 3\n"),
+    ],
+)
+def test_digest_changes_with_the_code_that_is_reached_but_not_its_wording(library, module, reached, line):
     first = digest()
     path = library / f"{module}.py"
     source = path.read_text()
-    start, end = source.index('"""'), source.index('"""', 3) + 3
-    path.write_text(source[:start] + '"""Another docstring."""\n# and a comment' + source[end:])
+    assert line in source
+    path.write_text('"""Another docstring."""\n# and a comment\n' + source)
     assert digest() == first
-    path.write_text(source + "\nMORE = 1\n")
+    path.write_text(source.replace(line, line.replace("3", "4").replace("64", "65").replace("(size)", "(size + 1)")))
     assert digest() != first
+
+
+def test_digest_does_not_change_with_code_that_is_not_reached(library):
+    first = digest()
+    path = library / "models.py"
+    path.write_text(path.read_text().replace("filters * 16)", "filters * 32)") + "\nMORE = 1\n")
+    assert digest() == first  # neither the U-Net nor what is new is asked for
+    assert digest(PARAMETERS | {"task": "segment"}) != first
 
 
 def test_digest_does_not_change_with_docstrings_of_functions(library):
     path = library / "models.py"
     first, source = digest(), path.read_text()
-    changed = source.replace(
-        'def cnn(size=512, channels=1):\n    """', 'def cnn(size=512, channels=1):\n    """Reworded. '
-    )
+    changed = source.replace("The original study's classifier:", "Reworded:")
     assert changed != source
     path.write_text(changed)
     assert digest() == first

@@ -424,8 +424,8 @@ class Prepared:
 
     `index` has one row a slice: file, pid, family, label, plane, fold, size (native pixels a side), spacing_mm
     and spacing_assumed, tumor_area (native pixels), border (flat x1 y1 x2 y2 ...), mask_bits (the native mask, packed).
-    `images` (n, side, side) uint8, percentile-scaled; `masks` (n, side, side) uint8, 0 or 1; both memory-mapped.
-    `about` is prepared.json: kind of data, digest, source.
+    `images` (n, side, side) uint8, scaled by slice; `masks` (n, side, side) uint8, 0 or 1; both memory-mapped.
+    `about` is prepared.json: kind of data, digest, percentiles of the scaling, source.
     """
 
     index: pd.DataFrame
@@ -440,13 +440,14 @@ class Prepared:
         return np.unpackbits(bits, count=one["size"] ** 2).reshape(one["size"], one["size"]).T.astype(bool)
 
 
-def scaled(image, size):
-    """Scale a slice to uint8, PERCENTILES of its own intensities to 0 and 255, and resize it to (size, size).
+def scaled(image, size, percentiles=PERCENTILES):
+    """Scale a slice to uint8, `percentiles` of its own intensities to 0 and 255, and resize it to (size, size).
 
     Area averaging downwards, linear upwards. Eight bits between the percentiles are finer than the noise of a slice.
+    (0, 100) is from least to greatest, as the original study's export with MATLAB's mat2gray.
     """
     ordered = np.sort(image, axis=None)  # faster than np.percentile, which interpolates too
-    low, high = (float(ordered[round(percent / 100 * (image.size - 1))]) for percent in PERCENTILES)
+    low, high = (float(ordered[round(percent / 100 * (image.size - 1))]) for percent in percentiles)
     if high <= low:  # a small bright object on a constant ground
         low, high = float(image.min()), float(image.max())
 
@@ -470,11 +471,12 @@ def _resized(image, size):
     return np.asarray(Image.fromarray(image).resize((size, size), method))
 
 
-def prepare(directory, out, size, workers=None, progress=True):
+def prepare(directory, out, size, percentiles=PERCENTILES, workers=None, progress=True):
     """Read every slice of `directory` and write the prepared set `out` (a folder): all of it, or nothing.
 
-    `size` is the side of the arrays in pixels, 16 or more. The masks' native pixels are kept too, packed in
-    the index. Reading runs in `workers` processes (default: one a core). Returns the opened set.
+    `size` is the side of the arrays in pixels, 16 or more; `percentiles` are those of `scaled`. The masks' native
+    pixels are kept too, packed in the index. Reading runs in `workers` processes (default: one a core). Returns the
+    opened set.
     Raises DatasetError at the first broken slice; `check` lists them all.
     """
     if not 16 <= size <= LARGEST_SIDE:
@@ -489,7 +491,9 @@ def prepare(directory, out, size, workers=None, progress=True):
         images = np.lib.format.open_memmap(unfinished / "images.npy", "w+", np.uint8, shape)
         masks = np.lib.format.open_memmap(unfinished / "masks.npy", "w+", np.uint8, shape)
         rows = []
-        results = _in_processes(partial(_prepare_one, size=size), sources, workers, "preparing", progress)
+        results = _in_processes(
+            partial(_prepare_one, size=size, percentiles=percentiles), sources, workers, "preparing", progress
+        )
         for n, (row, image, mask) in enumerate(results):
             rows.append(row)
             images[n], masks[n] = image, mask
@@ -508,6 +512,7 @@ def prepare(directory, out, size, workers=None, progress=True):
             "kind": kind,
             "digest": digest.hexdigest(),
             "size": size,
+            "percentiles": list(percentiles),
             "slices": len(index),
             "folds": folds,
         }
@@ -522,7 +527,7 @@ def prepare(directory, out, size, workers=None, progress=True):
     return open_prepared(out)
 
 
-def _prepare_one(source, size):
+def _prepare_one(source, size, percentiles):
     one = read_slice(source)
     bits = np.packbits(one.mask.T)  # by columns, as MATLAB and so h5py's arrays have them: no copy
     row = {
@@ -539,7 +544,7 @@ def _prepare_one(source, size):
         "brightest": float(one.image.max()),
         "mask_sha256": hashlib.sha256(bits).hexdigest(),
     }
-    return row, scaled(one.image, size), scaled_mask(one.mask, size)
+    return row, scaled(one.image, size, percentiles), scaled_mask(one.mask, size)
 
 
 def _recognise(directory, index):
@@ -607,7 +612,7 @@ def open_prepared(folder):
     return Prepared(pd.read_parquet(folder / "index.parquet"), *arrays, about)
 
 
-def open_data(data, size):
+def open_data(data, size, percentiles=PERCENTILES):
     """The prepared set of `data` at `size` pixels, prepared first if it is new or its files have changed.
 
     `data` is "phantom" (drawn into data/phantom on first use) or a folder that `find_slices` understands.
@@ -615,14 +620,15 @@ def open_data(data, size):
     directory = _folder(data)
     sources = find_slices(directory)
     name = f"{directory.name}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
-    out = ROOT / "data" / "prepared" / name / str(size)
+    scaling = "" if tuple(percentiles) == PERCENTILES else "-{:g}-{:g}".format(*percentiles)
+    out = ROOT / "data" / "prepared" / name / f"{size}{scaling}"
     try:
         prepared = open_prepared(out)
         if prepared.about["fingerprint"] == _fingerprint(directory, sources):
             return prepared
     except (DatasetError, OSError):  # also a file that slices.csv names and that is gone: prepare tells which
         pass
-    return prepare(directory, out, size)
+    return prepare(directory, out, size, percentiles)
 
 
 def slice_by_number(data, file):

@@ -11,6 +11,7 @@ from braintumor.dataset import LABELS
 from braintumor.metrics import predicted_label
 
 CLASS_COLORS = {"meningioma": "#0072B2", "glioma": "#E69F00", "pituitary tumor": "#CC79A7"}
+PROTOCOL_COLORS = {"slice": "#D55E00", "official": "#0072B2", "family": "#009E73"}
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = "#56B4E9", "#F0E442", "#D55E00"
 
 
@@ -29,14 +30,18 @@ def style():
     )
 
 
-def learning_curves(history, scores):
-    """Training and validation curves by epoch; `scores` maps a column of history.csv to its title."""
+def learning_curves(history, scores, monitor="val_loss"):
+    """Training and validation curves by epoch; `scores` maps a column of history.csv to its title.
+
+    The kept epoch is marked: that of the least `monitor`, or of the greatest if that is an accuracy.
+    """
     figure, axes = plt.subplots(1, len(scores), figsize=(4.5 * len(scores), 3.2), squeeze=False)
     for ax, (column, title) in zip(axes[0], scores.items(), strict=True):
         ax.plot(history["epoch"], history[column], label="training", color="0.55")
         ax.plot(history["epoch"], history[f"val_{column}"], label="validation", color="#0072B2")
         ax.set(xlabel="epoch", title=title)
-    best = history["epoch"][history["val_loss"].idxmin()]
+    kept = history[monitor].idxmax() if monitor.endswith("accuracy") else history[monitor].idxmin()
+    best = history["epoch"][kept]
     for ax in axes[0]:
         ax.axvline(best, color="#D55E00", linestyle=":", label=f"kept: epoch {best}")
     axes[0, 0].legend(frameon=False)

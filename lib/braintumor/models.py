@@ -1,4 +1,4 @@
-"""The networks as functions: the original study's two, and a compact classifier for small slices and short runs."""
+"""The networks as functions: the original study's, and a compact classifier for small slices and short runs."""
 
 from keras import Model as KerasModel
 from keras import Sequential, layers, regularizers
@@ -6,14 +6,18 @@ from keras import Sequential, layers, regularizers
 CLASSES = 3
 
 
-def cnn(size=512, channels=1):
+def cnn(size=512, channels=1, last_block="leaky_relu"):
     """The original study's classifier: (batch, size, size, channels) in [0, 1] to softmax (batch, 3).
 
     Three blocks of a 3 x 3 convolution without padding, dropout, LeakyReLU, batch normalisation and pooling, with
     8, 16 and 32 filters; then a dense layer of 32. 5,275,875 parameters at 512 x 512 x 1, of which 5,269,536
-    lie between the last pooling and the dense layer. Raises ValueError for a size under 64.
+    lie between the last pooling and the dense layer. `last_block` "relu" is the third member of the study's ensemble:
+    ReLU in the last of the three blocks. Weights start as Keras' default (Glorot and Bengio 2010, uniform).
+    Raises ValueError for a size under 64, or another `last_block`.
     """
     _check_size(size)
+    if last_block not in ("leaky_relu", "relu"):
+        raise ValueError(f"last_block {last_block!r}: expected 'leaky_relu' or 'relu'")
     penalty = regularizers.L2(0.01)
     blocks = []
     for filters, dropout, pool, l2 in (
@@ -24,7 +28,7 @@ def cnn(size=512, channels=1):
         blocks += [
             layers.Conv2D(filters, 3, kernel_regularizer=l2, bias_regularizer=l2),
             layers.Dropout(dropout),
-            layers.LeakyReLU(negative_slope=0.1),
+            layers.ReLU() if filters == 32 and last_block == "relu" else layers.LeakyReLU(negative_slope=0.1),
             layers.BatchNormalization(),
             layers.MaxPooling2D(pool),
         ]
@@ -41,6 +45,16 @@ def cnn(size=512, channels=1):
         ],
         name="cnn",
     )
+
+
+def ensemble(members):
+    """The mean softmax of trained classifiers as one network, which is saved, loaded and asked as one.
+
+    `members` take inputs of one shape; so does the ensemble. Each must have a name of its own, and keeps its
+    weights: none is copied.
+    """
+    inputs = layers.Input(members[0].input_shape[1:])
+    return KerasModel(inputs, layers.Average()([member(inputs) for member in members]), name="ensemble")
 
 
 def compact(size=64):

@@ -5,13 +5,14 @@ import math
 import tensorflow as tf
 
 
-def training_batches(images, targets, batch_size, epochs, seed, augmentation=None, first_epoch=0):
+def training_batches(images, targets, batch_size, epochs, seed, augmentation=None, first_epoch=0, channels=1):
     """All batches of epochs `first_epoch` to `epochs` - 1, for Keras' fit with steps_per_epoch.
 
     `images` (n, side, side) uint8; `targets` (n,) int labels from 0, or (n, side, side) uint8 masks. Yields
     (batch, side, side, 1) float32 in [0, 1] with (batch,) int64 or (batch, side, side, 1) float32. Order and
     augmentation depend on (seed, epoch, step) only: a run that is stopped and continued sees the same batches as one
-    that was not. `augmentation` is a dict for `warp`, or None.
+    that was not. `augmentation` is a dict for `warp`, or None. With `channels` 3 the last axis holds the slice three
+    times.
     """
     images, targets = tf.constant(images), tf.constant(targets)
     count = len(images)
@@ -22,7 +23,7 @@ def training_batches(images, targets, batch_size, epochs, seed, augmentation=Non
 
     def load(epoch_and_rows):
         epoch, rows = epoch_and_rows
-        image, target = _as_input(tf.gather(images, rows)), tf.gather(targets, rows)
+        image, target = as_input(tf.gather(images, rows), channels), tf.gather(targets, rows)
         target = tf.cast(target, tf.int64) if target.shape.rank == 1 else _as_mask(target)
         if augmentation is None:
             return image, target
@@ -41,23 +42,20 @@ def steps(count, batch_size):
     return math.ceil(count / batch_size)
 
 
-def plain_batches(images, targets, batch_size=64):
-    """The slices in their order, without augmentation: for validation."""
+def plain_batches(images, targets, batch_size=64, channels=1):
+    """The slices in their order, without augmentation: for validation. As `training_batches` otherwise."""
     data = tf.data.Dataset.from_tensor_slices((tf.constant(images), tf.constant(targets))).batch(batch_size)
 
     def load(image, target):
-        return _as_input(image), tf.cast(target, tf.int64) if target.shape.rank == 1 else _as_mask(target)
+        return as_input(image, channels), tf.cast(target, tf.int64) if target.shape.rank == 1 else _as_mask(target)
 
     return data.map(load).prefetch(2)
 
 
-def as_input(images):
-    """(n, side, side) uint8 to a network's input: (n, side, side, 1) float32 in [0, 1]."""
-    return _as_input(tf.constant(images))
-
-
-def _as_input(images):
-    return tf.cast(images, tf.float32)[..., None] / 255
+def as_input(images, channels=1):
+    """(n, side, side) uint8 to a network's input: (n, side, side, channels) float32 in [0, 1], channels alike."""
+    gray = tf.cast(images, tf.float32)[..., None] / 255
+    return gray if channels == 1 else tf.repeat(gray, channels, axis=-1)
 
 
 def _as_mask(masks):

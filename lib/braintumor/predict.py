@@ -4,8 +4,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from braintumor import metrics
 from braintumor.dataset import open_data, scaled
 from braintumor.errors import DatasetError
 from braintumor.evaluate import gather
@@ -27,7 +29,7 @@ def held_out_fold(run, task, data, file):
     """
     table, records = gather(run, task)
     made_from = records[0]["data"]
-    if open_data(data, made_from["size"]).about["digest"] != made_from["digest"]:
+    if open_data(data, made_from["size"], made_from["percentiles"]).about["digest"] != made_from["digest"]:
         raise DatasetError(f"{run}: was made from other data than {data}; give the data that it was made from")
     fold = table.loc[table["file"] == file, "fold"]
     if fold.empty:
@@ -50,6 +52,19 @@ def native_mask(probability, size):
     """A network's probability map (side, side) as a mask at a slice's own size: enlarged linearly, cut at one half."""
     enlarged = Image.fromarray(np.asarray(probability, np.float32)).resize((size, size), Image.BILINEAR)
     return np.asarray(enlarged) >= 0.5
+
+
+def mask_scores(prepared, rows, maps):
+    """Score probability maps (n, side, side) of some rows of a prepared set at each slice's own size.
+
+    Returns a table with a row for each of `rows`, in their order: columns as in `metrics.segmentation_scores`.
+    """
+    scores = []
+    for row, probability in zip(rows, maps, strict=True):
+        true = prepared.native_mask(row)
+        predicted = native_mask(probability, len(true))
+        scores.append(metrics.segmentation_scores(true, predicted, prepared.index["spacing_mm"].iloc[row]))
+    return pd.DataFrame(scores)
 
 
 def _input(model, image):

@@ -16,7 +16,7 @@ from braintumor.dataset import KINDS
 from braintumor.files import ROOT
 
 PACKAGES = ("keras", "tensorflow", "numpy", "scikit-learn", "h5py", "pandas")
-TRAINING_CODE = ("dataset", "splits", "pipeline", "models", "training", "predict", "metrics")
+TRAINING_CODE = ("splits", "pipeline", "models", "training", "predict", "metrics")
 FOLDS_FROM = {
     "cvind": "from cvind.mat",
     "given": "as given in slices.csv",
@@ -32,25 +32,55 @@ SHOW_ONLY = (
 def run_digest(notebook, parameters, data):
     """SHA-256 of what decides a fold's result: parameters, the data's pixels, and the code that trains.
 
-    The code is that of lib/'s modules for training and of the notebook's cells tagged `train`, without comments,
-    docstrings and layout: rewording one does not ask for hours of training.
+    The code is that of the notebook's cells tagged `train` (and `train-TASK`, where the parameters name a task), and
+    of what they reach in lib/'s modules for training; without comments, docstrings and layout. So neither a reworded
+    sentence nor a network that this fold does not use asks for hours of training.
     """
     decisive = {name: value for name, value in parameters.items() if name not in SHOW_ONLY}
-    code = [_code(Path(__file__).with_name(f"{module}.py").read_text()) for module in TRAINING_CODE]
+    tags = {"train", f"train-{parameters.get('task')}"}
     cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
-    code += [_code(cell.source) for cell in cells if "train" in cell.metadata.get("tags", [])]
-    content = json.dumps([notebook, decisive, data.about["digest"], code], sort_keys=True)
+    code = [_plain(cell.source) for cell in cells if tags & set(cell.metadata.get("tags", []))]
+    content = json.dumps(
+        [notebook, decisive, data.about["digest"], [ast.dump(tree) for tree in code], _reached(code)], sort_keys=True
+    )
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _code(source):
-    """The syntax tree without docstrings, as text."""
+def _reached(code):
+    """The definitions in TRAINING_CODE whose names occur in `code` (syntax trees), or in one that is reached: texts.
+
+    By name alone: one too many is harmless, and nothing has to be run to know it.
+    """
+    known = {}
+    for module in TRAINING_CODE:
+        for node in _plain(Path(__file__).with_name(f"{module}.py").read_text()).body:
+            for name in _defined(node):
+                known.setdefault(name, []).append(node)
+    reached, waiting = set(), list(code)
+    while waiting:
+        names = {getattr(node, "id", None) or getattr(node, "attr", None) for node in ast.walk(waiting.pop())}
+        for name in names & set(known):
+            found = known.pop(name)
+            waiting += found
+            reached |= {ast.dump(node) for node in found}
+    return sorted(reached)
+
+
+def _defined(node):
+    """The names that a top-level statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    return [target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)]
+
+
+def _plain(source):
+    """The syntax tree without docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [line for line in body if not _is_text(line)]
-    return ast.dump(tree)
+    return tree
 
 
 def _is_text(line):
@@ -93,7 +123,7 @@ def _git():
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
+        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain", ":!results")}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "clean": None}  # a downloaded archive, not a clone
 

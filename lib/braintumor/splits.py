@@ -6,6 +6,8 @@ family    identifiers that differ by a last letter only (MR040240, MR040240B) st
 official  the dataset's own five folds (cvind), which keep an identifier's slices together
 slice     slices at random, as in the original study: patients stand on both sides
 
+and, by name, the original study's own random splits.
+
 scikit-learn is imported where it is needed: it takes a second, and the processes that only read slices do without.
 """
 
@@ -19,6 +21,11 @@ from braintumor.errors import DatasetError, LeakageError, ParameterError
 
 PROTOCOLS = ("official", "family", "slice")
 FOLDS = (1, 2, 3, 4, 5)
+EXPORTED = 3000  # the original study's export stopped after this file
+ORIGINAL = {  # its slices for training, validation and test
+    "single": (2184, 458, 358),
+    "ensemble": (2400, 299, 301),
+}
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,26 @@ def split(index, protocol, fold, seed=0, validation=0.15):
     if protocol != "slice":
         _refuse_leakage(index, made, "pid" if protocol == "official" else "family", protocol)
     return made
+
+
+def original(index, name, seed, exported=EXPORTED):
+    """The original study's split of slices at random: Split.
+
+    `name` is "single" (its single CNN: 2,184 slices to train, 458 to validate, the other 358 to test) or "ensemble"
+    (2,400 to train, 301 to test, the other 299 to validate). Files after number `exported` are left out, as
+    in its export; None takes all. Where that leaves other than 3,000 slices, the proportions are the same.
+    Its random numbers are not known: `seed` draws a split of the same sizes. Raises ParameterError for another
+    name, DatasetError for under ten slices.
+    """
+    if name not in ORIGINAL:
+        raise ParameterError(f"split {name!r}: expected one of {', '.join(ORIGINAL)}")
+    rows = np.arange(len(index)) if exported is None else np.flatnonzero(index["file"] <= exported)
+    if len(rows) < 10:
+        raise DatasetError(f"{len(rows)} slices to split; expected 10 or more")
+    train, _, test = (round(count * len(rows) / EXPORTED) for count in ORIGINAL[name])
+    rows = np.random.default_rng(seed).permutation(rows)
+    parts = rows[:train], rows[train : len(rows) - test], rows[len(rows) - test :]
+    return Split(*map(np.sort, parts))
 
 
 def _refuse_leakage(index, made, column, protocol):

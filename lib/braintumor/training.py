@@ -13,6 +13,9 @@ import tensorflow as tf
 from braintumor import provenance
 from braintumor.files import ROOT, atomic, write_json
 
+FIRST_TIMED, LAST_TIMED = 4, 24  # batches of the first epoch between which a step is timed
+DATA_RECORD = ("kind", "digest", "size", "percentiles", "slices", "folds")  # what run.json says of the data
+
 
 def start(seed, threads=0):
     """Seed Python, NumPy and TensorFlow, and ask for deterministic kernels; `threads` 0 means one a core.
@@ -24,18 +27,51 @@ def start(seed, threads=0):
     tf.config.experimental.enable_op_determinism()
 
 
+def fit(model, folder, batches, steps, validation, epochs, monitor="val_loss", plateau=None, tensorboard=False):
+    """Train a compiled model to `epochs`, then give it the weights of its best epoch.
+
+    `batches(first_epoch)` returns the training batches from that epoch on, `steps` an epoch; `validation` is a
+    dataset. Best is the least `monitor`, or the greatest if that is an accuracy. `plateau` is a dict for Keras'
+    ReduceLROnPlateau, or None; `tensorboard` keeps a log for TensorBoard. Each epoch is kept in `folder`: calling
+    this again after a stop goes on with the epoch that was cut, and ends with the same weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    keeper = _Keeper(folder, epochs, steps, monitor)
+    done = len(keeper.history)
+    callbacks = [_Plateau(keeper.history, model, **plateau)] if plateau else []
+    callbacks += [keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False)] if tensorboard else []
+    if done:
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(keeper.checkpoint(done))
+        print(f"continuing after epoch {done}")
+    if done < epochs:
+        model.fit(
+            batches(done),
+            steps_per_epoch=steps,
+            initial_epoch=done,
+            epochs=epochs,
+            validation_data=validation,
+            callbacks=[*callbacks, keeper],
+            shuffle=False,  # the batches come shuffled
+            verbose=0,
+        )
+    model.load_weights(folder / "best.weights.h5")
+
+
 class FoldRun:
     """One fold of one task: its folder under results/, and whether what is there is what was asked for.
 
-    The folder holds predictions.csv, history.csv, model.keras and run.json. While training goes on they grow in a
-    hidden folder beside it, named by the digest of parameters, data and code; at the end it takes the folder's place.
-    So a stopped run continues, and an older result stays until the new one is whole.
+    The folder is `parameters["results"]`/fold-`parameters["fold"]` (or /`parameters["part"]`, for what has no folds).
+    It holds predictions.csv, history.csv, model.keras and run.json. While training goes on they grow in a
+    hidden folder beside it, `work`, named by the digest of parameters, data and code; at the end it takes the folder's
+    place. So a stopped run continues, and an older result stays until the new one is whole.
     """
 
     def __init__(self, notebook, parameters, data):
         self.notebook, self.parameters, self.data = notebook, parameters, data
         self.digest = provenance.run_digest(notebook, parameters, data)
-        self.folder = ROOT / parameters["results"] / f"fold-{parameters['fold']}"
+        name = parameters["part"] if "part" in parameters else f"fold-{parameters['fold']}"
+        self.folder = ROOT / parameters["results"] / name
         self.work = self.folder.with_name(f".{self.folder.name}-{self.digest[:12]}")
         if (self.work / "run.json").exists():
             self._publish()  # it was stopped between the last file and the renaming
@@ -51,31 +87,6 @@ class FoldRun:
         """Whether the folder holds the result of exactly these parameters, data and code."""
         return self.record.get("digest") == self.digest
 
-    def fit(self, model, batches, steps, validation, epochs, monitor="val_loss"):
-        """Train a compiled model to `epochs`, then give it the weights of its best epoch (least `monitor`).
-
-        `batches(first_epoch)` returns the training batches from that epoch on, `steps` an epoch; `validation` is a
-        dataset. Each epoch is kept: calling this again after a stop goes on with the epoch that was cut.
-        """
-        self.work.mkdir(parents=True, exist_ok=True)
-        keeper = _Keeper(self.work, epochs, monitor)
-        if keeper.history:
-            model.optimizer.build(model.trainable_variables)
-            model.load_weights(keeper.checkpoint(len(keeper.history)))
-            print(f"continuing after epoch {len(keeper.history)}")
-        if len(keeper.history) < epochs:
-            model.fit(
-                batches(len(keeper.history)),
-                steps_per_epoch=steps,
-                initial_epoch=len(keeper.history),
-                epochs=epochs,
-                validation_data=validation,
-                callbacks=[keeper],
-                shuffle=False,  # the batches come shuffled
-                verbose=0,
-            )
-        model.load_weights(self.work / "best.weights.h5")
-
     def finish(self, model, predictions):
         """Keep the model, its predictions for the test fold (a table) and the record; then show the folder."""
         with atomic(self.work / "predictions.csv") as path:
@@ -87,7 +98,7 @@ class FoldRun:
             "digest": self.digest,
             "notebook": self.notebook,
             "parameters": self.parameters | {"data": self.data.about["kind"]},
-            "data": {name: self.data.about[name] for name in ("kind", "digest", "size", "slices", "folds")},
+            "data": {name: self.data.about[name] for name in DATA_RECORD},
             "epochs": len(history),
             "seconds": round(history["seconds"].sum(), 1),
             "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -118,17 +129,34 @@ def read_predictions(folder):
     return pd.read_csv(folder / "predictions.csv", dtype={"pid": str})
 
 
+class _Plateau(keras.callbacks.ReduceLROnPlateau):
+    """Lowers the learning rate as if the run had not been stopped: Keras forgets how long it has waited."""
+
+    def __init__(self, history, model, **settings):
+        super().__init__(**settings)
+        self.past, self.start = list(history), float(model.optimizer.learning_rate)
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if self.past:
+            self.model.optimizer.learning_rate = self.start
+        for row in self.past:
+            self.on_epoch_end(row["epoch"] - 1, dict(row))
+
+
 class _Keeper(keras.callbacks.Callback):
     """Keeps every epoch's state so that a stop costs one epoch at most, and prints a line an epoch.
 
     The order makes a stop at any moment harmless: weights first, then the history that says they are there.
     """
 
-    def __init__(self, folder, epochs, monitor):
+    def __init__(self, folder, epochs, steps, monitor):
         super().__init__()
-        self.folder, self.epochs, self.monitor = folder, epochs, monitor
+        self.folder, self.epochs, self.steps, self.monitor = folder, epochs, steps, monitor
+        self.sign = -1 if monitor.endswith("accuracy") else 1
         path = folder / "history.csv"
         self.history = pd.read_csv(path).to_dict("records") if path.exists() else []
+        self.estimated = False
 
     def checkpoint(self, epoch):
         return self.folder / f"epoch-{epoch}.weights.h5"
@@ -140,25 +168,40 @@ class _Keeper(keras.callbacks.Callback):
                 variable.assign([variable[0], epoch << 16])
         self.began = time.perf_counter()
 
+    def on_train_batch_end(self, batch, logs=None):
+        if self.estimated or batch not in (FIRST_TIMED, LAST_TIMED):
+            return
+        if batch == FIRST_TIMED:  # the ones before it include building the graph
+            self.timed = time.perf_counter()
+        else:
+            step = (time.perf_counter() - self.timed) / (LAST_TIMED - FIRST_TIMED)
+            epochs = self.epochs - len(self.history)
+            left = _duration(step * self.steps * epochs)
+            print(f"{self.steps} steps an epoch, {step:.2f} s each: about {left} for {epochs} epochs", flush=True)
+            self.estimated = True
+
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.began
         if not math.isfinite(logs[self.monitor]):
             raise FloatingPointError(
                 f"{self.monitor} is {logs[self.monitor]} in epoch {epoch + 1}: lower learning_rate"
             )
-        best = min((row[self.monitor] for row in self.history), default=float("inf"))
-        if logs[self.monitor] < best:
+        better = all(self.sign * logs[self.monitor] < self.sign * row[self.monitor] for row in self.history)
+        if better:
             self._save(self.folder / "best.weights.h5")
         self._save(self.checkpoint(epoch + 1))
         self.history.append({"epoch": epoch + 1} | logs | {"seconds": round(seconds, 2)})
         with atomic(self.folder / "history.csv") as path:
             pd.DataFrame(self.history).to_csv(path, index=False)
         self.checkpoint(epoch).unlink(missing_ok=True)
-        left = seconds * (self.epochs - epoch - 1)
-        scores = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-        mark = " *" if logs[self.monitor] < best else ""
-        print(f"epoch {epoch + 1:3}/{self.epochs}  {scores}  {seconds:.1f} s, {left / 60:.1f} min left{mark}")
+        scores = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
+        left = _duration(seconds * (self.epochs - epoch - 1))
+        print(f"epoch {epoch + 1:3}/{self.epochs}  {scores}  {seconds:.1f} s, {left} left{' *' if better else ''}")
 
     def _save(self, path):
         with atomic(path) as temporary:
             self.model.save_weights(temporary)
+
+
+def _duration(seconds):
+    return f"{seconds / 60:.1f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
