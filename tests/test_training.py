@@ -441,7 +441,7 @@ def test_line_of_a_run_says_what_made_the_numbers(undisturbed):
     line = provenance.run_line(record).data
     for word in (
         record["digest"][:12],
-        "official folds",
+        "official split, tested on fold 1,",
         "seed 0",
         "4 epochs",
         "2 threads",

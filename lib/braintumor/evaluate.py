@@ -4,22 +4,25 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from sklearn.metrics import precision_recall_fscore_support
 
 from braintumor import metrics
+from braintumor.dataset import LABELS
 from braintumor.errors import DatasetError
 from braintumor.files import ROOT
+from braintumor.splits import FOLDS
 from braintumor.training import read_predictions
 
 
-def gather(run, task):
-    """All finished folds of one task: (predictions table, list of run.json dicts).
+def gather(run, task, folds=FOLDS):
+    """The finished ones of `folds` of one task: (predictions table, list of run.json dicts).
 
-    `run` is a folder under the project, such as results/quick-phantom; `task` is "classify" or "segment".
-    Raises DatasetError if no fold is finished, if folds come from different data or settings, or if a slice is
-    predicted twice.
+    `run` is a folder under the project, such as results/quick-phantom; `task` the folder in it, such as "classify" or
+    "segment". Raises DatasetError if no fold is finished, if folds come from different data or settings, or if a slice
+    is predicted twice.
     """
     folder = ROOT / Path(run) / task
-    folds = sorted(path.parent for path in folder.glob("fold-*/run.json"))
+    folds = [folder / f"fold-{fold}" for fold in sorted(folds) if (folder / f"fold-{fold}" / "run.json").exists()]
     if not folds:
         raise DatasetError(
             f"{folder}: holds no finished fold; run notebooks/02_classify.ipynb and 03_segment.ipynb with the same "
@@ -62,6 +65,19 @@ def classification_scores(table, draws=2000):
         "balanced accuracy by patient": _scored(patients, metrics.balanced_accuracy, draws),
         "expected calibration error": _scored(table, metrics.calibration_error, draws),
     }
+
+
+def class_scores(table):
+    """Each class against the rest: accuracy, precision, recall, F1 and number of slices, a row a class.
+
+    Precision of a class that is never called, and recall of one that is not there, count as 0.
+    """
+    predicted = metrics.predicted_label(table)
+    of = {"labels": list(LABELS), "zero_division": 0}
+    precision, recall, f1, slices = precision_recall_fscore_support(table["label"], predicted, **of)
+    accuracy = [((predicted == label) == (table["label"] == label)).mean() for label in LABELS]
+    columns = {"accuracy": accuracy, "precision": precision, "recall": recall, "F1": f1, "slices": slices}
+    return pd.DataFrame(columns, index=list(LABELS.values()))
 
 
 def segmentation_scores(table, draws=2000):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import papermill
@@ -13,7 +14,7 @@ import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from braintumor.dataset import open_data
+from braintumor.dataset import PERCENTILES, open_data
 from braintumor.errors import ParameterError
 from braintumor.files import ROOT, atomic
 from braintumor.parameters import notebook_parameters
@@ -21,14 +22,18 @@ from braintumor.provenance import run_digest
 from braintumor.splits import FOLDS, PROTOCOLS
 
 TASKS = {"classify": "02_classify", "segment": "03_segment"}
+FOLD_KEYS = {"protocol", "folds", *TASKS}  # of a profile that trains folds one by one
+STUDIES = {"leakage": "06_leakage", "original": "07_original"}  # sections with one notebook each
 EXPLORE_SIZE = 128  # pixels a side in 01_explore, as in its parameters cell
-KEYS = {"protocol", "folds", "seed", *TASKS}
+ORIGINAL_PARTS = 6  # networks that 07_original trains: one, three of the ensemble, two U-Nets
+PUBLISHED = ("full", "leakage")  # profiles whose results on the dataset are committed, under results/PROFILE
 
 
 def read_profile(path):
-    """Read a profile (config/NAME.yaml): protocol, folds, seed, and a section of notebook parameters for each task.
+    """Read a profile (config/NAME.yaml): a seed, and what to run with it.
 
-    Raises ParameterError naming the file and each key that is missing, unknown, or out of range.
+    That is protocol, folds and a section of notebook parameters for each of TASKS; or a section for one of STUDIES; or
+    both. Raises ParameterError naming the file and each key that is missing, unknown, or out of range.
     """
     path = Path(path)
     try:
@@ -38,23 +43,26 @@ def read_profile(path):
         raise ParameterError(f"{path}: no such profile; there are {known}") from None
     except yaml.YAMLError as error:
         raise ParameterError(f"{path}: is not YAML ({error})") from None
-    if not isinstance(profile, dict) or set(profile) != KEYS:
-        found = set(profile) if isinstance(profile, dict) else set()
+    found = set(profile) if isinstance(profile, dict) else set()
+    needed = {"seed"} | (FOLD_KEYS if found & FOLD_KEYS or not found & set(STUDIES) else set())
+    missing, unknown = sorted(needed - found), sorted(found - needed - set(STUDIES))
+    if missing or unknown:
         raise ParameterError(
-            f"{path}: missing {sorted(KEYS - found)}, unknown {sorted(found - KEYS)}; expected exactly {sorted(KEYS)}"
+            f"{path}: missing {missing}, unknown {unknown}; expected seed, "
+            f"with {', '.join(sorted(FOLD_KEYS))}, or one of {', '.join(STUDIES)}, or both"
         )
     faults = []
-    if profile["protocol"] not in PROTOCOLS:
+    if profile.get("protocol", PROTOCOLS[0]) not in PROTOCOLS:
         faults.append(f"protocol is {profile['protocol']!r}; expected one of {', '.join(PROTOCOLS)}")
-    folds = profile["folds"]
+    folds = profile.get("folds", list(FOLDS))
     if not isinstance(folds, list) or not folds or not set(folds) <= set(FOLDS) or len(set(folds)) < len(folds):
         faults.append(f"folds is {folds!r}; expected a list of different numbers from 1 to 5")
     if type(profile["seed"]) is not int:
         faults.append(f"seed is {profile['seed']!r}; expected a whole number")
-    for task in TASKS:
-        if not isinstance(profile[task], dict) or "image_size" not in profile[task]:
+    for section in found & {*TASKS, *STUDIES}:
+        if not isinstance(profile[section], dict) or "image_size" not in profile[section]:
             faults.append(
-                f"{task} is {profile[task]!r}; expected the parameters of its notebook, image_size among them"
+                f"{section} is {profile[section]!r}; expected the parameters of its notebook, image_size among them"
             )
     if faults:
         raise ParameterError("; ".join(f"{path}: {fault}" for fault in faults))
@@ -62,7 +70,12 @@ def read_profile(path):
 
 
 def run_name(profile_path, about):
-    """Name of a run: profile and data, such as quick-phantom, quick-figshare, or quick-FOLDER for a reader's own."""
+    """Name of a run: profile and data, such as quick-phantom, quick-figshare, or quick-FOLDER for a reader's own.
+
+    A run of a PUBLISHED profile on the dataset has the profile's name alone.
+    """
+    if Path(profile_path).stem in PUBLISHED and about["kind"].startswith("figshare"):
+        return Path(profile_path).stem
     kind = {"figshare-jpeg": "figshare", "folder": Path(about["source"]).name}.get(about["kind"], about["kind"])
     return f"{Path(profile_path).stem}-{kind}"
 
@@ -73,10 +86,44 @@ def fold_parameters(profile, task, fold):
     return shared | {"fold": fold, "threads": 1, "results": f"results/{profile['name']}/{task}"} | profile[task]
 
 
+def study_parameters(profile, section):
+    """Parameters of the notebook of one of STUDIES; `profile` as in `fold_parameters`."""
+    results = f"results/{profile['name']}" + ("" if section == "leakage" else f"/{section}")
+    shared = {"data": profile["data"], "seed": profile["seed"], "threads": 1, "results": results}
+    return shared | profile[section]
+
+
+def leakage_jobs(profile):
+    """The folds that 06_leakage trains, one job each: TASK-PROTOCOL-FOLD to (its folder, parameters of the notebook).
+
+    The same notebook, asked for one fold only: so folds run side by side, and its page finds them trained.
+    """
+    given = study_parameters(profile, "leakage")
+    whole, jobs = notebook_parameters(STUDIES["leakage"], given), {}
+    for task, folds in (("classify", "folds"), ("segment", "segment_folds")):
+        for protocol, fold in product(whole["protocols"], whole[folds] if task in whole["tasks"] else []):
+            place = "" if task == "classify" else "segment/"
+            jobs[f"{task}-{protocol}-{fold}"] = (
+                ROOT / given["results"] / f"{place}{protocol}" / f"fold-{fold}",
+                given
+                | {"tasks": [task], "protocols": [protocol], "folds": [fold], "segment_folds": [fold], "draws": 2},
+            )
+    return jobs
+
+
 def stale_pages(profile):
     """Pages of the run whose fold's results are gone, or are those of other parameters, data or code."""
     stale = []
-    for task, notebook in TASKS.items():
+    if "leakage" in profile:
+        for job, (folder, _) in leakage_jobs(profile).items():
+            page = pages(profile) / "parts" / f"{STUDIES['leakage']}-{job}.ipynb"
+            stale += [page] if page.exists() and not (folder / "run.json").exists() else []
+    if "original" in profile:
+        page = pages(profile) / f"{STUDIES['original']}.ipynb"
+        folder = ROOT / study_parameters(profile, "original")["results"]
+        kept = sum(1 for _ in folder.glob("*/run.json")) if (folder / "scores.json").exists() else 0
+        stale += [page] if page.exists() and kept < ORIGINAL_PARTS else []
+    for task, notebook in TASKS.items() if "folds" in profile else ():
         prepared = open_data(profile["data"], profile[task]["image_size"])
         for fold in profile["folds"]:
             parameters = notebook_parameters(notebook, fold_parameters(profile, task, fold))
@@ -84,8 +131,8 @@ def stale_pages(profile):
             done = json.loads(record.read_text())["digest"] if record.exists() else None
             page = pages(profile) / f"{notebook}-fold-{fold}.ipynb"
             if page.exists() and done != run_digest(notebook, parameters, prepared):
-                stale.append(str(page.relative_to(ROOT)))
-    return stale
+                stale.append(page)
+    return [str(page.relative_to(ROOT)) for page in stale]
 
 
 def pages(profile):
@@ -100,12 +147,25 @@ def run(profile_path, data, cores):
     Raises ParameterError or DatasetError before anything is computed, SystemExit if a notebook failed.
     """
     profile = read_profile(profile_path)
-    for task, notebook in TASKS.items():  # a wrong parameter must not wait for its notebook's turn to be told
-        notebook_parameters(notebook, fold_parameters(profile | {"data": data, "name": ""}, task, 1))
+    named = profile | {"data": data, "name": ""}
+    # a wrong parameter must not wait for its notebook's turn to be told
+    for task in TASKS if "folds" in profile else ():
+        notebook_parameters(TASKS[task], fold_parameters(named, task, 1))
+    studies = {
+        section: notebook_parameters(notebook, study_parameters(named, section))
+        for section, notebook in STUDIES.items()
+        if section in profile
+    }
     if data != "phantom":
         data = str(Path(data).expanduser().resolve())
-    sizes = sorted({EXPLORE_SIZE, *(profile[task]["image_size"] for task in TASKS)})
-    about = [open_data(data, size).about for size in sizes][0]
+    # prepared here, before two notebooks at once would both do it
+    wanted = [(EXPLORE_SIZE, PERCENTILES)] + [
+        (profile[task]["image_size"], PERCENTILES) for task in TASKS if task in profile
+    ]
+    for section, parameters in studies.items():
+        sizes = [value for name, value in parameters.items() if name.endswith("image_size")]
+        wanted += [(size, (0, 100)) for size in sizes] + ([(sizes[0], PERCENTILES)] if section == "original" else [])
+    about = [open_data(data, *one).about for one in sorted(set(wanted))][0]
     profile |= {"data": data, "name": run_name(profile_path, about), "digest": about["digest"]}
     config = pages(profile) / "run.yaml"
     with atomic(config) as path:
@@ -167,7 +227,7 @@ def build_book(profile):
     left out.
     """
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text().replace("runs/quick-phantom/", f"runs/{profile['name']}/"))
-    others = tuple(f"-fold-{fold}" for fold in FOLDS if fold not in profile["folds"])
+    others = tuple(f"-fold-{fold}" for fold in FOLDS if fold not in profile.get("folds", ()))
     for part in toc["parts"]:
         part["chapters"] = _existing(part["chapters"], others)
     table = pages(profile) / "_toc.yml"

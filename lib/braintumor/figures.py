@@ -5,10 +5,10 @@ import numpy as np
 import seaborn as sns
 from matplotlib.patches import Patch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from braintumor.dataset import LABELS
-from braintumor.metrics import predicted_label
+from braintumor.metrics import PROBABILITIES, dice, predicted_label
 
 CLASS_COLORS = {"meningioma": "#0072B2", "glioma": "#E69F00", "pituitary tumor": "#CC79A7"}
 PROTOCOL_COLORS = {"slice": "#D55E00", "official": "#0072B2", "family": "#009E73"}
@@ -50,17 +50,54 @@ def learning_curves(history, scores, monitor="val_loss"):
 
 def confusion(table):
     """Confusion matrix of a predictions table: counts, with each true class's shares as shades."""
-    counts = confusion_matrix(table["label"], predicted_label(table), labels=list(LABELS))
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    counts, shares = _confused(table)
     figure, ax = plt.subplots(figsize=(4.8, 3.8))
     notes = np.array(
         [[f"{n}\n{share:.0%}" for n, share in zip(*rows, strict=True)] for rows in zip(counts, shares, strict=True)]
     )
-    names = list(LABELS.values())
+    _matrix(ax, shares, notes)
+    return figure
+
+
+def confusions(table):
+    """Confusion matrix of a predictions table twice: counts, and normalised to shares of each true class."""
+    counts, shares = _confused(table)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
+    _matrix(left, shares, counts.astype(str))
+    left.set_title("slices")
+    _matrix(right, shares, np.vectorize("{:.1%}".format)(shares))
+    right.set(title="share of the true class", ylabel="")
+    return figure
+
+
+def _confused(table):
+    counts = confusion_matrix(table["label"], predicted_label(table), labels=list(LABELS))
+    return counts, counts / np.maximum(counts.sum(1, keepdims=True), 1)
+
+
+def _matrix(ax, shares, notes):
     sns.heatmap(shares, annot=notes, fmt="", cmap="Blues", vmin=0, vmax=1, square=True, cbar=False, ax=ax)
+    names = list(LABELS.values())
     ax.set_xticks(np.arange(3) + 0.5, names, rotation=20, ha="right")
     ax.set_yticks(np.arange(3) + 0.5, names, rotation=0)
     ax.set(xlabel="predicted", ylabel="true")
+
+
+def roc(table):
+    """ROC curves of a predictions table, each class against the rest, with the areas under them.
+
+    A class of which there is no slice, or nothing else, has no curve.
+    """
+    figure, ax = plt.subplots(figsize=(4.6, 4))
+    ax.plot([0, 1], [0, 1], color="0.6", linestyle=":")
+    for (label, name), column in zip(LABELS.items(), PROBABILITIES, strict=True):
+        true = table["label"] == label
+        if true.nunique() == 2:
+            rate_false, rate_true, _ = roc_curve(true, table[column])
+            area = auc(rate_false, rate_true)
+            ax.plot(rate_false, rate_true, color=CLASS_COLORS[name], label=f"{name}: area {area:.3f}")
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
+    ax.legend(frameon=False, loc="lower right")
     return figure
 
 
@@ -83,20 +120,95 @@ def slice_grid(images, titles, masks=None, columns=4, borders=None):
 def differences(images, true, predicted, titles, columns=4):
     """True against predicted masks over slices: what both have, what only one has, each in its color."""
     figure = slice_grid(images, titles, columns=columns)
-    parts = (
-        (TRUE_POSITIVE, true & predicted),
-        (FALSE_POSITIVE, ~true & predicted),
-        (FALSE_NEGATIVE, true & ~predicted),
-    )
-    for n, ax in enumerate(figure.axes[: len(images)]):
-        for color, part in parts:
-            overlay = np.zeros((*part[n].shape, 4))
-            overlay[part[n]] = (*plt.matplotlib.colors.to_rgb(color), 0.65)
-            ax.imshow(overlay, interpolation="nearest")
-    names = ("true positive", "false positive", "false negative")
-    handles = [Patch(color=color, label=name) for (color, _), name in zip(parts, names, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    for ax, one, other in zip(figure.axes, true, predicted, strict=False):
+        _paint_difference(ax, one, other, alpha=0.65)
     return figure
+
+
+def mask_panels(true, predicted, title):
+    """True mask, predicted mask and their difference, with the counts of pixels and the Dice in the caption.
+
+    `true` and `predicted` (side, side) bool.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.8))
+    figure.suptitle(title)
+    for ax, mask, name in zip(axes, (true, predicted), ("true mask", "predicted mask"), strict=False):
+        ax.imshow(mask, cmap="gray", interpolation="nearest")
+        ax.set_title(name)
+    axes[2].imshow(np.zeros_like(true), cmap="gray", vmin=0, vmax=1)
+    both, added, missed = _paint_difference(axes[2], true, predicted, alpha=1)
+    axes[2].set_title("difference")
+    for ax in axes:
+        ax.set_axis_off()
+    axes[1].text(
+        0.5,
+        -0.06,
+        f"TP {both:,}, FP {added:,}, FN {missed:,} pixels; Dice {dice(true, predicted):.3f}",
+        transform=axes[1].transAxes,
+        ha="center",
+        va="top",
+    )
+    return figure
+
+
+def result(image, mask, title):
+    """One slice, its predicted mask, and both together; `title` says what it is called."""
+    figure = slice_grid([image, mask, image], ["image", "predicted mask", "overlay"], columns=3)
+    overlay = np.zeros((*mask.shape, 4))
+    overlay[mask] = (*plt.matplotlib.colors.to_rgb(TRUE_POSITIVE), 0.6)
+    figure.axes[2].imshow(overlay, interpolation="nearest")
+    figure.suptitle(title)
+    return figure
+
+
+def _paint_difference(ax, true, predicted, alpha):
+    """Paint what both masks have, and what only one has, each in its color, with a legend; returns their pixels."""
+    parts = {
+        "true positive": (TRUE_POSITIVE, true & predicted),
+        "false positive": (FALSE_POSITIVE, ~true & predicted),
+        "false negative": (FALSE_NEGATIVE, true & ~predicted),
+    }
+    for color, part in parts.values():
+        overlay = np.zeros((*part.shape, 4))
+        overlay[part] = (*plt.matplotlib.colors.to_rgb(color), alpha)
+        ax.imshow(overlay, interpolation="nearest")
+    if not ax.figure.legends:
+        handles = [Patch(color=color, label=name) for name, (color, _) in parts.items()]
+        ax.figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return [int(part.sum()) for _, part in parts.values()]
+
+
+def architecture(model):
+    """A sequential network as a column of boxes: each layer's kind, settings, output shape and parameters."""
+    rows = [("Input", "", model.input_shape[1:], 0)]
+    rows += [(type(x).__name__, _settings(x), x.output.shape[1:], x.count_params()) for x in model.layers]
+    figure, ax = plt.subplots(figsize=(7, 0.3 * len(rows) + 0.4))
+    greatest = max(row[-1] for row in rows)
+    for place, (kind, settings, shape, count) in enumerate(rows):
+        color = plt.matplotlib.colors.to_rgba("#0072B2", 0.08 + 0.55 * count / greatest)
+        ax.barh(place, 1, height=0.82, color=color, edgecolor="#0072B2", linewidth=0.6)
+        ax.text(0.02, place, f"{kind} {settings}", va="center", size="small")
+        ax.text(0.62, place, " × ".join(map(str, shape)), va="center", size="small")
+        ax.text(0.98, place, f"{count:,}" if count else "", va="center", ha="right", size="small")
+    for x, name, side in ((0.02, "layer", "left"), (0.62, "output", "left"), (0.98, "parameters", "right")):
+        ax.text(x, -0.8, name, ha=side, va="center", size="small", weight="bold")
+    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -1.2))
+    ax.set_axis_off()
+    return figure
+
+
+def _settings(layer):
+    """What tells a layer from its like, in a few words."""
+    config = layer.get_config()
+    shown = {
+        "Conv2D": "{filters} of {kernel_size}",
+        "MaxPooling2D": "{pool_size}",
+        "Dropout": "{rate}",
+        "LeakyReLU": "{negative_slope}",
+        "Dense": "{units} {activation}",
+    }
+    text = shown.get(type(layer).__name__, "").format(**config)
+    return text.replace("(", "").replace(")", "").replace(", ", " × ").replace(" linear", "")
 
 
 def probabilities(values):

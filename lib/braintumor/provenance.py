@@ -153,10 +153,12 @@ def data_banner(about):
 def run_line(record):
     """One line of Markdown from a run.json: what made the numbers on this page."""
     commit, clean = record["git"]["commit"], record["git"]["clean"]
+    given = record["parameters"]
+    what = given["part"] if "part" in given else f"tested on fold {given['fold']}"
     commit = commit[:10] + ("" if clean else " and changes") if commit else "not from git"
     return Markdown(
-        f"*This page's numbers: run `{record['digest'][:12]}`, {record['parameters']['protocol']} folds, tested on "
-        f"fold {record['parameters']['fold']}, seed {record['parameters']['seed']}, "
+        f"*This page's numbers: run `{record['digest'][:12]}`, "
+        f"{given['protocol']} split, {what}, seed {given['seed']}, "
         f"{record['epochs']} epochs in {record['seconds'] / 60:.1f} min on {record['threads']} threads "
         f"({record['processor']}), {record['peak_memory_mb']:,} MB, Keras {record['packages']['keras']}, "
         f"commit `{commit}`, {record['finished']}.*"
