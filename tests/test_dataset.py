@@ -332,6 +332,16 @@ def test_scaling_of_a_few_bright_pixels_uses_their_range():
     assert scaled(image, 64)[3, 3] == 255 and scaled(image, 64).sum() == 255
 
 
+def test_scaling_from_least_to_greatest_clips_nothing():
+    image = np.arange(10_000, dtype=np.int16).reshape(100, 100) - 700
+    got = scaled(image, 100, (0, 100))
+    assert np.abs(got - (image + 700.0) / 9999 * 255).max() <= 0.51
+    assert got[0, 0] == 0 and got[-1, -1] == 255
+    outlier = np.where(image == 9299, 30_000, image)  # one pixel; the default's percentiles do not see it
+    assert scaled(outlier, 100, (0, 100))[-1, -2] == round(9998 / 30_700 * 255)
+    assert scaled(outlier, 100)[-1, -2] == 255
+
+
 def test_resizing_averages_areas_and_a_mask_needs_half_of_the_pixel():
     image = np.zeros((4, 4))
     image[:2, :2] = [[0, 4], [4, 8]]
@@ -386,6 +396,15 @@ def test_about_says_what_was_prepared(phantom_folder, prepared):
     about = prepared.about
     assert (about["kind"], about["size"], about["slices"]) == ("phantom", 64, len(prepared.index))
     assert about["source"] == str(phantom_folder) and len(about["digest"]) == 64
+
+
+def test_about_and_digest_tell_the_percentiles_of_the_scaling(phantom_folder, prepared, tmp_path):
+    other = prepared_of(phantom_folder, tmp_path / "out", 64, percentiles=(0, 100))
+    assert (prepared.about["percentiles"], other.about["percentiles"]) == ([1, 99.5], [0, 100])
+    assert np.array_equal(other.images[40], scaled(read_slice(phantom_folder / "41.mat").image, 64, (0, 100)))
+    assert not np.array_equal(other.images, prepared.images) and np.array_equal(other.masks, prepared.masks)
+    assert other.about["digest"] != prepared.about["digest"]
+    assert open_prepared(tmp_path / "out").about == other.about
 
 
 def test_spacing_of_512_pixels_is_published_and_of_256_assumed(tmp_path):
@@ -549,6 +568,18 @@ def test_data_is_prepared_once_a_size(root, preparations):
     assert open_data(str(root / "mine"), 16).about == first.about
     assert preparations == ["mine"]
     assert open_data("mine", 32).images.shape == (30, 32, 32)
+    assert preparations == ["mine", "mine"]
+
+
+def test_sets_of_two_scalings_live_beside_each_other(root, preparations):
+    write_patients(root / "mine")
+    default, whole = open_data("mine", 16), open_data("mine", 16, (0, 100))
+    assert preparations == ["mine", "mine"] and default.about["digest"] != whole.about["digest"]
+    for one in (default, whole):
+        # as a list too: so prepared.json and run.json have them
+        for percentiles in (one.about["percentiles"], tuple(one.about["percentiles"])):
+            assert open_data("mine", 16, percentiles).about == one.about
+    assert open_data("mine", 16).about == default.about
     assert preparations == ["mine", "mine"]
 
 
@@ -802,6 +833,22 @@ def test_export_has_the_original_names_and_mat2grays_values(tmp_path):
     exact = (ramp - ramp.min()) / (ramp.max() - ramp.min()) * 255
     assert np.abs(gray - exact).max() <= 0.5 + 1e-9
     assert len(np.unique(gray)) == 256
+
+
+def test_scaling_from_least_to_greatest_is_that_of_the_export(tmp_path):
+    # an odd range: then no intensity lies just between two grays, where the last bit would decide
+    noise = np.random.default_rng(1).integers(-300, 4000, (SIDE, SIDE))
+    noise[0, :2] = -301, 4000
+    ramp = np.arange(SIDE * SIDE).reshape(SIDE, SIDE) * 3 - 700
+    (tmp_path / "set").mkdir()
+    for number, image in enumerate((noise, ramp), 1):
+        write_mat(tmp_path / f"set/{number}.mat", image=image)
+    export_png(tmp_path / "set", tmp_path / "out", progress=False)
+    for number, image in enumerate((noise, ramp), 1):
+        with Image.open(tmp_path / f"out/1/{number}.matlabel=1.png") as png:
+            gray = np.asarray(png)
+        assert (gray.min(), gray.max()) == (0, 255)
+        assert np.array_equal(scaled(image, SIDE, (0, 100)), gray)
 
 
 # The real slices, where they are at hand.

@@ -49,6 +49,44 @@ def test_run_without_folds_says_what_to_do(tmp_path):
         evaluate.gather(tmp_path, "segment")
 
 
+def test_only_the_folds_asked_for_are_gathered(tmp_path):
+    write_fold(tmp_path, 1, (1, 2))
+    write_fold(tmp_path, 2, (3, 4), epochs=9, digest="e")
+    write_fold(tmp_path, 3, (5, 6))
+    for folds in ([1, 3], (3, 1), (1, 3, 5)):  # 5 is not finished
+        table, records = evaluate.gather(tmp_path, "classify", folds=folds)
+        assert table["file"].tolist() == [1, 2, 5, 6]
+        assert [record["parameters"]["fold"] for record in records] == [1, 3]
+    assert evaluate.gather(tmp_path, "classify", folds=[2])[0]["file"].tolist() == [3, 4]
+    with pytest.raises(DatasetError, match="different data"):
+        evaluate.gather(tmp_path, "classify")
+    with pytest.raises(DatasetError, match="holds no finished fold"):
+        evaluate.gather(tmp_path, "classify", folds=[4, 5])
+
+
+def calls(labels, called):
+    """A predictions table in which each slice of `labels` is called what `called` says."""
+    table = pd.DataFrame({"label": labels})
+    table[metrics.PROBABILITIES] = [[0.6 if label == n else 0.2 for n in (1, 2, 3)] for label in called]
+    return table
+
+
+def test_class_scores_by_hand():
+    scores = evaluate.class_scores(calls([1, 1, 1, 1, 2, 2, 2, 3, 3, 3], [1, 1, 1, 2, 2, 2, 1, 3, 2, 1]))
+    assert scores.index.tolist() == ["meningioma", "glioma", "pituitary tumor"]
+    assert scores["slices"].tolist() == [4, 3, 3]
+    assert scores["accuracy"].tolist() == pytest.approx([7 / 10, 7 / 10, 8 / 10])
+    assert scores["precision"].tolist() == pytest.approx([3 / 5, 2 / 4, 1])
+    assert scores["recall"].tolist() == pytest.approx([3 / 4, 2 / 3, 1 / 3])
+    assert scores["F1"].tolist() == pytest.approx([6 / 9, 4 / 7, 2 / 4])
+
+
+def test_class_that_is_never_called_or_not_there_counts_zero():
+    scores = evaluate.class_scores(calls([1, 1, 3], [1, 2, 1]))
+    assert scores.loc["pituitary tumor"].tolist() == pytest.approx([2 / 3, 0, 0, 0, 1])  # never called
+    assert scores.loc["glioma"].tolist() == pytest.approx([2 / 3, 0, 0, 0, 0])  # not there
+
+
 def test_distance_is_left_out_where_a_spacing_is_not_known():
     table = pd.DataFrame({"pid": ["a", "b"], "dice": [0.5, 1], "iou": [0.4, 1], "hd95_mm": [2.0, None]})
     assert "median HD95 (mm)" not in evaluate.segmentation_scores(table, draws=5)

@@ -18,6 +18,7 @@ def profile(tmp_path):
     path = tmp_path / "pytest.yaml"
     content = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     content["classify"]["epochs"] = content["segment"]["epochs"] = 1
+    del content["original"]  # its notebook has a test of its own, and takes a minute
     path.write_text(yaml.safe_dump(content))
     yield path
     for folder in (ROOT / "results", ROOT / "book/runs"):
@@ -32,10 +33,48 @@ def changed(path, **values):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
 def test_committed_profiles_are_good(path):
-    profile = execution.read_profile(path)
-    for task, notebook in execution.TASKS.items():
-        given = execution.fold_parameters(profile | {"data": "phantom", "name": "x"}, task, 1)
+    profile = execution.read_profile(path) | {"data": "phantom", "name": "x"}
+    for task, notebook in execution.TASKS.items() if "folds" in profile else ():
+        given = execution.fold_parameters(profile, task, 1)
         assert execution.notebook_parameters(notebook, given)["results"] == f"results/x/{task}"
+    for section in set(execution.STUDIES) & set(profile):
+        given = execution.study_parameters(profile, section)
+        assert execution.notebook_parameters(execution.STUDIES[section], given)["results"].startswith("results/x")
+
+
+def test_original_profile_is_the_study_as_it_was():
+    profile = execution.read_profile(ROOT / "config/original.yaml") | {"data": "phantom", "name": "x"}
+    given = execution.study_parameters(profile, "original")
+    parameters = execution.notebook_parameters("07_original", given)
+    assert set(profile["original"]) | {"data", "results", "seed", "all_slices", "draws"} == set(parameters)
+    training = ("image_size", "batch_size", "epochs", "lr_factor", "lr_patience", "lr_cooldown", "lr_floor")
+    assert [parameters[name] for name in training] == [512, 10, 300, 0.3, 10, 10, 1e-5]
+    generator = ("zoom_low", "zoom_high", "shear_degrees", "fill", "filters", "all_slices")
+    assert [parameters[name] for name in generator] == [0.8, 1.2, 0.2, "nearest", 16, False]
+
+
+def test_leakage_profile_trains_each_fold_in_a_job_of_its_own():
+    profile = execution.read_profile(ROOT / "config/leakage.yaml") | {"data": "phantom", "name": "leakage"}
+    jobs = execution.leakage_jobs(profile)
+    assert len(jobs) == 2 * 3 * 5
+    folder, given = jobs["segment-family-4"]
+    assert folder == ROOT / "results/leakage/segment/family/fold-4"
+    assert (given["tasks"], given["protocols"], given["folds"]) == (["segment"], ["family"], [4])
+    assert jobs["classify-slice-1"][0] == ROOT / "results/leakage/slice/fold-1"
+
+
+@pytest.mark.parametrize(
+    "stem, kind, name",
+    [
+        ("quick", "phantom", "quick-phantom"),
+        ("quick", "figshare-jpeg", "quick-figshare"),
+        ("quick", "folder", "quick-mine"),
+        ("leakage", "figshare", "leakage"),
+        ("leakage", "phantom", "leakage-phantom"),
+    ],
+)
+def test_run_is_named_by_profile_and_data_and_a_published_one_by_its_profile(stem, kind, name):
+    assert execution.run_name(f"config/{stem}.yaml", {"kind": kind, "source": "/data/mine"}) == name
 
 
 @pytest.mark.parametrize(
@@ -48,6 +87,7 @@ def test_committed_profiles_are_good(path):
         ({"folds": [1, 1]}, "folds is [1, 1]"),
         ({"seed": "one"}, "seed is 'one'; expected a whole number"),
         ({"segment": {"epochs": 1}}, "segment is {'epochs': 1}; expected the parameters of its notebook"),
+        ({"original": [64]}, "original is [64]; expected the parameters of its notebook"),
     ],
 )
 def test_bad_profile_is_refused(profile, values, named):
@@ -82,6 +122,8 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypat
 
     first = run()
     expected = {"01_explore", "02_classify-fold-1", "03_segment-fold-1", "04_evaluate", "05_predict"}
+    if (ROOT / "results/leakage/audit.csv").exists():
+        expected |= {"06_leakage"}  # made from the committed tables
     assert set(first) == expected | {"classify", "segment"}
     assert json.loads((results / "scores.json").read_text())["classify"]
 
@@ -94,6 +136,30 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypat
     assert second["03_segment-fold-1"] > first["03_segment-fold-1"]
     assert second["classify"] > first["classify"]  # trained again, though its page was there
     assert second["04_evaluate"] > first["04_evaluate"] and second["01_explore"] == first["01_explore"]
+
+
+def test_study_whose_result_is_gone_is_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "ROOT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for notebook in execution.STUDIES.values():
+        shutil.copy(ROOT / f"notebooks/{notebook}.ipynb", tmp_path / "notebooks")
+    monkeypatch.setattr(execution, "notebook_parameters", lambda notebook, given: {"tasks": ["classify"]} | given)
+    section = {"protocols": ["slice"], "folds": [1, 2], "image_size": 64}
+    profile = {"name": "x", "data": "phantom", "seed": 1, "leakage": section, "original": {"image_size": 64}}
+    pages = [f"parts/06_leakage-classify-slice-{fold}" for fold in (1, 2)] + ["07_original"]
+    for page in pages:
+        path = tmp_path / f"book/runs/x/{page}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    made = [tmp_path / f"results/x/slice/fold-{fold}/run.json" for fold in (1, 2)]
+    made += [tmp_path / f"results/x/original/{part}/run.json" for part in range(execution.ORIGINAL_PARTS)]
+    for path in [*made, tmp_path / "results/x/original/scores.json"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert execution.stale_pages(profile) == []
+    made[1].unlink()
+    made[-1].unlink()
+    assert execution.stale_pages(profile) == [f"book/runs/x/{page}.ipynb" for page in pages[1:]]
 
 
 def test_failed_cell_is_named_and_the_partial_notebook_kept(tmp_path, capfd):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from braintumor.models import cnn, unet
+from braintumor.models import cnn, ensemble, unet
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -72,6 +72,142 @@ def test_cnn_gives_a_distribution_over_three_classes(size):
 
 def test_cnn_takes_more_channels():
     assert cnn(64, channels=3)(np.zeros((1, 64, 64, 3), np.float32)).shape == (1, 3)
+
+
+def test_three_channels_cost_the_first_convolution_two_more_planes():
+    assert cnn(512, channels=3).count_params() == 5_276_019 == 5_275_875 + 8 * 3 * 3 * 2
+
+
+def test_relu_stands_in_the_last_block_only():
+    leaky, relu = cnn(64, channels=3), cnn(64, channels=3, last_block="relu")
+    expected = [type(layer) for layer in leaky.layers]
+    expected[12] = layers.ReLU  # five layers a block; the activation is the third
+    assert [type(layer) for layer in relu.layers] == expected
+    assert [w.shape for w in relu.weights] == [w.shape for w in leaky.weights]
+    assert relu.count_params() == leaky.count_params()
+
+
+@pytest.mark.parametrize("other", ["elu", "ReLU", "", None])
+def test_another_last_block_is_refused_with_those_there_are(other):
+    with pytest.raises(ValueError, match=f"last_block {other!r}: expected 'leaky_relu' or 'relu'"):
+        cnn(64, last_block=other)
+
+
+def described(channels, relu):
+    """The classifier for 64 px built from its written description, line by line; it shares no code with `cnn`."""
+    l2 = keras.regularizers.L2
+    x = inputs = layers.Input((64, 64, channels))
+    x = layers.Conv2D(8, (3, 3), padding="valid")(x)
+    x = layers.Dropout(0.1)(x)
+    x = layers.LeakyReLU(negative_slope=0.1)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.MaxPooling2D((1, 2))(x)
+    x = layers.Conv2D(16, (3, 3), padding="valid", kernel_regularizer=l2(0.01), bias_regularizer=l2(0.01))(x)
+    x = layers.Dropout(0.2)(x)
+    x = layers.LeakyReLU(negative_slope=0.1)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.MaxPooling2D((3, 2))(x)
+    x = layers.Conv2D(32, (3, 3), padding="valid", kernel_regularizer=l2(0.01), bias_regularizer=l2(0.01))(x)
+    x = layers.Dropout(0.3)(x)
+    x = layers.ReLU()(x) if relu else layers.LeakyReLU(negative_slope=0.1)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.MaxPooling2D((2, 2))(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(32, kernel_regularizer=l2(1e-4), bias_regularizer=l2(0.01))(x)
+    x = layers.LeakyReLU(negative_slope=0.1)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Dropout(0.3)(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+
+@pytest.fixture(params=[(1, "leaky_relu"), (3, "leaky_relu"), (3, "relu")], ids=str)
+def twins(request):
+    """`cnn` and the network built from its description, with the same seed."""
+    channels, last_block = request.param
+    keras.utils.set_random_seed(5)
+    ours = cnn(64, channels, last_block)
+    keras.utils.set_random_seed(5)
+    return ours, described(channels, relu=last_block == "relu")
+
+
+def test_cnn_has_the_layers_and_first_weights_of_its_description(twins):
+    ours, other = twins
+    assert [type(layer) for layer in ours.layers] == [type(layer) for layer in other.layers[1:]]  # 0: the input
+    assert [w.shape for w in ours.weights] == [w.shape for w in other.weights]
+    assert all(np.array_equal(a, b) for a, b in zip(ours.get_weights(), other.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_cnn_gives_the_output_of_its_description(twins, training):
+    images = np.random.default_rng(0).random((4, *twins[0].input_shape[1:]), np.float32)
+    ours, other = (model(images, training=training).numpy() for model in twins)
+    assert np.ptp(ours, axis=0).min() > 1e-3  # or else equal outputs would say nothing
+    assert np.allclose(ours, other, atol=1e-6)
+    left = zip(*(model.get_weights() for model in twins), strict=True)  # batch normalisation's means have moved
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in left)
+
+
+def test_cnn_has_the_penalties_of_its_description(twins):
+    for model in twins:
+        model.set_weights([w + 0.1 for w in model.get_weights()])  # biases start at zero, where none is felt
+    ours, other = (float(sum(model.losses)) for model in twins)
+    assert ours == pytest.approx(other, rel=1e-6) and ours > 0.5
+
+
+def test_cnn_weights_start_glorot_uniform():
+    keras.utils.set_random_seed(0)
+    weighted = [x for x in cnn(64, channels=3).layers if isinstance(x, layers.Conv2D | layers.Dense)]
+    assert not any(layer.bias.numpy().any() for layer in weighted)
+    kernels = [layer.kernel.numpy() for layer in weighted if layer.kernel.numpy().size > 1000]
+    assert [kernel.shape for kernel in kernels] == [(3, 3, 8, 16), (3, 3, 16, 32), (1728, 32)]
+    for kernel in kernels:
+        fans = np.prod(kernel.shape[:-2]) * sum(kernel.shape[-2:])
+        assert kernel.std() == pytest.approx(np.sqrt(2 / fans), rel=0.06)
+        assert abs(kernel.mean()) < 0.1 * kernel.std()
+        assert np.abs(kernel).max() == pytest.approx(np.sqrt(6 / fans), rel=0.02)  # a uniform draw has an edge
+
+
+# The ensemble.
+
+
+@pytest.fixture(scope="module")
+def members():
+    made = []
+    for number, last_block in enumerate(("leaky_relu", "leaky_relu", "relu"), 1):
+        keras.utils.set_random_seed(number)
+        made.append(cnn(64, channels=3, last_block=last_block))
+        made[-1].name = f"member-{number}"
+    return made
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((5, 64, 64, 3), np.float32)
+
+
+def test_ensemble_gives_the_mean_of_its_members(members, images):
+    each = np.stack([member(images).numpy() for member in members])
+    assert np.ptp(each, axis=0).min() > 1e-4  # they differ
+    got = ensemble(members)(images).numpy()
+    assert np.allclose(got, each.mean(0), atol=1e-6)
+    assert got.sum(1) == pytest.approx(np.ones(5), abs=1e-5)
+
+
+def test_ensemble_is_saved_and_loaded_as_one_network(members, images, tmp_path):
+    one = ensemble(members)
+    one.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    assert np.array_equal(loaded.predict(images, verbose=0), one.predict(images, verbose=0))
+    assert (loaded.input_shape, loaded.count_params()) == (one.input_shape, one.count_params())
+    for member in members:
+        assert np.allclose(loaded.get_layer(member.name)(images), member(images), atol=1e-6)
+
+
+def test_ensemble_keeps_its_members_names_and_weights(members):
+    one = ensemble(members)
+    assert one.count_params() == sum(member.count_params() for member in members)
+    for number, member in enumerate(members, 1):
+        assert member.name == f"member-{number}" and one.get_layer(member.name) is member
 
 
 @pytest.mark.parametrize("size", [64, 80])

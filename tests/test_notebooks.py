@@ -134,3 +134,57 @@ def test_evaluate_without_folds_says_what_to_run(tmp_path):
         execute("04_evaluate", tmp_path / "out.ipynb", run=str(tmp_path / "nothing"))
     assert "holds no finished fold; run notebooks/02_classify.ipynb" in caught.value.evalue
     assert Path(tmp_path / "out.ipynb").exists()
+
+
+TINY_LEAKAGE = {"epochs": 1, "segment_epochs": 1, "image_size": 64, "filters": 2, "nearest_image_size": 32, "draws": 5}
+
+
+@pytest.fixture(scope="session")
+def leakage(phantom_folder, tmp_path_factory):
+    """Fold 1 of two protocols and both tasks: (results folder, executed notebook)."""
+    results = tmp_path_factory.mktemp("leakage")
+    which = {"protocols": ["slice", "official"], "folds": [1], "segment_folds": [1]}
+    where = {"data": str(phantom_folder), "results": str(results), "threads": 1}
+    return results, which, execute("06_leakage", results / "06.ipynb", **where, **which, **TINY_LEAKAGE)
+
+
+def test_leakage_trains_each_protocol_and_audits_it(leakage):
+    results, _, notebook = leakage
+    for protocol in ("slice", "official"):
+        table = pd.read_csv(results / protocol / "fold-1/predictions.csv")
+        assert list(table) == ["file", "pid", "fold", "label", *PROBABILITIES]
+        record = json.loads((results / "segment" / protocol / "fold-1/run.json").read_text())
+        assert (record["parameters"]["protocol"], record["parameters"]["task"]) == (protocol, "segment")
+    audit = pd.read_csv(results / "audit.csv").groupby("protocol")
+    assert (audit["pid_seen"].mean()["slice"], audit["pid_seen"].mean()["official"]) == (1, 0)
+    assert (audit["nearest_label"].count() == audit["file"].nunique()).all()
+    assert "percentage points" in shown(notebook)
+
+
+def test_leakage_page_can_be_made_from_the_tables_alone(leakage, tmp_path):
+    results, which, notebook = leakage
+    kept = {path: path.read_bytes() for path in results.rglob("*.*") if path.is_file()}
+    given = {"train": False, "data": "no/such/folder", "results": str(results), "draws": 5}
+    again = execute("06_leakage", tmp_path / "06.ipynb", **given, **which)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert shown(again).count("percentage points") == shown(notebook).count("percentage points") > 0
+
+
+def test_original_study_is_rebuilt(phantom_folder, tmp_path):
+    given = {"epochs": 1, "segment_epochs": 1, "filters": 2, "draws": 5, "threads": 1, "results": str(tmp_path)}
+    notebook = execute("07_original", tmp_path / "07.ipynb", data=str(phantom_folder), **given)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert set(scores["classify"]) == {"single", "member-1", "member-2", "member-3", "ensemble"}
+    assert set(scores["segment"]) == {"unet-bce", "unet-bce-dice"} and len(scores["runs"]) == 6
+    tables = [pd.read_csv(tmp_path / f"member-{n}" / "predictions.csv") for n in (1, 2, 3)]
+    mean = sum(table[PROBABILITIES] for table in tables) / 3
+    right = (mean.to_numpy().argmax(1) + 1 == tables[0]["label"]).sum()
+    assert scores["classify"]["ensemble"]["right"] == right and len(set(map(str, tables))) == 3
+    assert (tmp_path / "ensemble.keras").exists() and list((tmp_path / "single/tensorboard").glob("*/events*"))
+    assert "Overall accuracy" in shown(notebook) and "Adding the Dice loss changes the mean Dice" in shown(notebook)
+
+
+def test_leakage_refuses_segmentation_folds_that_are_not_split(tmp_path):
+    with pytest.raises(PapermillExecutionError) as caught:
+        execute("06_leakage", tmp_path / "out.ipynb", folds=[1], segment_folds=[1, 2])
+    assert "segment_folds is [1, 2]; expected some of folds, [1]" in caught.value.evalue

@@ -31,8 +31,8 @@ def masks():
 LABELS = np.arange(COUNT) % 3
 
 
-def batches(images, targets, epochs=2, seed=0, augmentation=AUGMENTATION, first_epoch=0):
-    stream = training_batches(images, targets, 4, epochs, seed, augmentation, first_epoch)
+def batches(images, targets, epochs=2, seed=0, augmentation=AUGMENTATION, first_epoch=0, channels=1):
+    stream = training_batches(images, targets, 4, epochs, seed, augmentation, first_epoch, channels)
     return [(image.numpy(), target.numpy()) for image, target in stream]
 
 
@@ -111,6 +111,33 @@ def test_input_is_scaled_from_zero_to_one():
     image = np.zeros((1, 2, 2), np.uint8)
     image[0, 0] = 0, 255
     assert as_input(image).numpy()[0, 0, :, 0].tolist() == [0, 1] and as_input(image).shape == (1, 2, 2, 1)
+
+
+# Three channels: the slice three times.
+
+
+def alike(three, one):
+    return three.shape == (*one.shape[:-1], 3) and all(np.array_equal(three[..., n], one[..., 0]) for n in range(3))
+
+
+@pytest.mark.parametrize("augmentation", [None, AUGMENTATION, AUGMENTATION | {"fill": "nearest"}])
+@pytest.mark.parametrize("task", ["labels", "masks"])
+def test_three_channels_are_the_one_channel_three_times(images, masks, augmentation, task):
+    targets = LABELS if task == "labels" else masks
+    one, three = (batches(images, targets, seed=3, augmentation=augmentation, channels=n) for n in (1, 3))
+    assert len(one) == len(three) == 6
+    for (image, target), (image_of_three, target_of_three) in zip(one, three, strict=True):
+        assert alike(image_of_three, image) and image_of_three.dtype == np.float32
+        assert np.array_equal(target_of_three, target)  # a mask keeps its one channel
+
+
+def test_plain_batches_and_input_have_three_channels_too(images, masks):
+    for targets in (LABELS, masks):
+        one, three = (list(plain_batches(images, targets, 4, channels=n)) for n in (1, 3))
+        for (image, target), (image_of_three, target_of_three) in zip(one, three, strict=True):
+            assert alike(image_of_three.numpy(), image.numpy())
+            assert np.array_equal(target_of_three, target)
+    assert alike(as_input(images, 3).numpy(), as_input(images).numpy())
 
 
 # Warp.

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braintumor.errors import DatasetError, LeakageError
+from braintumor.errors import DatasetError, LeakageError, ParameterError
 from braintumor.files import ROOT
-from braintumor.splits import FOLDS, PROTOCOLS, Split, audit, family, folds, grouped_folds, split
+from braintumor.splits import FOLDS, PROTOCOLS, Split, audit, family, folds, grouped_folds, original, split
 
 FIGSHARE = ROOT.parent / "shared/data/figshare-1512427/index.csv"
 
@@ -162,6 +162,77 @@ def test_grouped_folds_keep_groups_together_and_classes_balanced(index):
     assert index.groupby("family").apply(lambda rows: len(set(assigned[rows.index]))).eq(1).all()
     shares = pd.crosstab(assigned, index["label"], normalize="columns")
     assert shares.shape == (5, 3) and shares.min(axis=None) > 0.1 and shares.max(axis=None) < 0.3
+
+
+# The original study's own splits.
+
+
+def files(count):
+    """An index of so many slices; mixed, for rows are positions and not file numbers."""
+    return pd.DataFrame({"file": np.random.default_rng(0).permutation(count) + 1})
+
+
+def sizes(made):
+    return tuple(len(rows) for rows in made.parts().values())
+
+
+@pytest.mark.parametrize("name, expected", [("single", (2184, 458, 358)), ("ensemble", (2400, 299, 301))])
+def test_original_splits_have_the_published_sizes_and_no_file_that_was_not_exported(name, expected):
+    index = files(3064)
+    made = original(index, name, seed=0)
+    assert sizes(made) == expected
+    train, validation, test = sides(index, made, "file")
+    assert train | validation | test == set(range(1, 3001)) and sum(expected) == 3000  # so they are disjoint
+
+
+@pytest.mark.parametrize(
+    "name, count, expected",
+    [
+        ("single", 3064, (2231, 467, 366)),
+        ("ensemble", 3064, (2451, 306, 307)),
+        ("single", 612, (446, 93, 73)),
+        ("ensemble", 612, (490, 61, 61)),
+    ],
+)
+def test_original_splits_keep_their_proportions_in_sets_of_other_sizes(name, count, expected):
+    made = original(files(count), name, seed=0, exported=None)
+    assert sizes(made) == expected
+    assert sorted(np.concatenate(list(made.parts().values()))) == list(range(count))
+
+
+def test_original_split_of_a_small_set_needs_no_limit():
+    made, unlimited = (original(files(612), "single", seed=0, **limit) for limit in ({}, {"exported": None}))
+    assert all(np.array_equal(made.parts()[part], rows) for part, rows in unlimited.parts().items())
+
+
+@pytest.mark.parametrize("name", ["single", "ensemble"])
+def test_original_split_is_drawn_by_its_seed_with_rows_ascending(name):
+    index = files(3064)
+    one, same, other = (original(index, name, seed).parts() for seed in (3, 3, 4))
+    for part, rows in one.items():
+        assert np.array_equal(rows, same[part]) and not np.array_equal(rows, other[part])
+        assert np.all(np.diff(rows) > 0)
+
+
+def test_original_split_mixes_the_slices():
+    """The first files would be one class and a few patients."""
+    index = pd.DataFrame({"file": np.arange(1, 3065)})
+    made = original(index, "ensemble", seed=0)
+    assert all(1300 < index["file"].iloc[rows].mean() < 1700 for rows in made.parts().values())
+
+
+@pytest.mark.parametrize("name", ["both", "Single", ""])
+def test_unknown_original_split_is_refused_with_those_there_are(name):
+    with pytest.raises(ParameterError, match=f"'{name}'.*single, ensemble"):
+        original(files(20), name, seed=0)
+
+
+def test_original_split_of_fewer_than_ten_slices_is_refused():
+    assert sum(sizes(original(files(10), "single", seed=0))) == 10
+    with pytest.raises(DatasetError, match="9 slices.*10 or more"):
+        original(files(9), "single", seed=0)
+    with pytest.raises(DatasetError, match="7 slices"):  # the others were not exported
+        original(files(20), "single", seed=0, exported=7)
 
 
 @pytest.mark.skipif(not FIGSHARE.exists(), reason=f"needs figshare's index, {FIGSHARE}")
