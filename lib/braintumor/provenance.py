@@ -159,7 +159,11 @@ def run_line(record):
     return Markdown(
         f"*This page's numbers: run `{record['digest'][:12]}`, "
         f"{given['protocol']} split, {what}, seed {given['seed']}, "
-        f"{record['epochs']} epochs in {record['seconds'] / 60:.1f} min on {record['threads']} threads "
+        f"{_counted(record['epochs'], 'epoch')} in {record['seconds'] / 60:.1f} min on {_counted(record['threads'], 'thread')} "
         f"({record['processor']}), {record['peak_memory_mb']:,} MB, Keras {record['packages']['keras']}, "
         f"commit `{commit}`, {record['finished']}.*"
     )
+
+
+def _counted(number, what):
+    return f"{number} {what}" + ("" if number == 1 else "s")
