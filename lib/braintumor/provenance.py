@@ -159,8 +159,8 @@ def run_line(record):
     return Markdown(
         f"*This page's numbers: run `{record['digest'][:12]}`, "
         f"{given['protocol']} split, {what}, seed {given['seed']}, "
-        f"{_counted(record['epochs'], 'epoch')} in {record['seconds'] / 60:.1f} min on {_counted(record['threads'], 'thread')} "
-        f"({record['processor']}), {record['peak_memory_mb']:,} MB, Keras {record['packages']['keras']}, "
+        f"{_counted(record['epochs'], 'epoch')} in {record['seconds'] / 60:.1f} min on "
+        f"{_counted(record['threads'], 'thread')} ({record['processor']}), {record['peak_memory_mb']:,} MB, Keras {record['packages']['keras']}, "
         f"commit `{commit}`, {record['finished']}.*"
     )
 
