@@ -45,7 +45,7 @@ def test_folds_that_do_not_belong_together_are_refused(tmp_path, other, named):
 
 
 def test_run_without_folds_says_what_to_do(tmp_path):
-    with pytest.raises(DatasetError, match="holds no finished fold; run notebooks/02_classify"):
+    with pytest.raises(DatasetError, match="holds no finished fold; run the notebook that trains them"):
         evaluate.gather(tmp_path, "segment")
 
 

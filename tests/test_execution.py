@@ -10,6 +10,7 @@ import yaml
 from braintumor import cli, execution
 from braintumor.errors import ParameterError
 from braintumor.files import ROOT
+from braintumor.splits import FOLDS, PROTOCOLS
 
 
 @pytest.fixture
@@ -64,17 +65,20 @@ def test_leakage_profile_trains_each_fold_in_a_job_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "stem, kind, name",
+    "stem, kind, slices, name",
     [
-        ("quick", "phantom", "quick-phantom"),
-        ("quick", "figshare-jpeg", "quick-figshare"),
-        ("quick", "folder", "quick-mine"),
-        ("leakage", "figshare", "leakage"),
-        ("leakage", "phantom", "leakage-phantom"),
+        ("quick", "phantom", 612, "quick-phantom"),
+        ("quick", "figshare-jpeg", 3064, "quick-figshare"),
+        ("quick", "folder", 3064, "quick-mine"),
+        ("leakage", "figshare-jpeg", 3064, "leakage"),
+        ("leakage", "figshare-jpeg", 90, "leakage-figshare"),  # a part of the data must not replace what is published
+        ("leakage", "figshare", 3064, "leakage-figshare"),
+        ("leakage", "phantom", 612, "leakage-phantom"),
     ],
 )
-def test_run_is_named_by_profile_and_data_and_a_published_one_by_its_profile(stem, kind, name):
-    assert execution.run_name(f"config/{stem}.yaml", {"kind": kind, "source": "/data/mine"}) == name
+def test_run_is_named_by_profile_and_data_and_a_published_one_by_its_profile(stem, kind, slices, name):
+    about = {"kind": kind, "slices": slices, "source": "/data/mine"}
+    assert execution.run_name(f"config/{stem}.yaml", about) == name
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,7 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypat
 
     first = run()
     expected = {"01_explore", "02_classify-fold-1", "03_segment-fold-1", "04_evaluate", "05_predict"}
-    if (ROOT / "results/leakage/audit.csv").exists():
+    if all((ROOT / f"results/leakage/{p}/fold-{k}/run.json").exists() for p in PROTOCOLS for k in FOLDS):
         expected |= {"06_leakage"}  # made from the committed tables
     assert set(first) == expected | {"classify", "segment"}
     assert json.loads((results / "scores.json").read_text())["classify"]

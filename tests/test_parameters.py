@@ -89,3 +89,23 @@ def test_names_of_other_cells_are_not_taken_for_parameters():
 
 def test_notebook_without_parameters_passes():
     assert check_parameters({"In": ["import numpy"]}) == {}
+
+
+@pytest.mark.parametrize(
+    "folds, fault",
+    [
+        ([1, 3], None),
+        ([], "is []; expected a list of at least one value, none twice"),
+        ([1, 1], "is [1, 1]; expected a list of at least one value, none twice"),
+        (3, "is 3; expected a list of at least one value, none twice"),
+        ([1, 7], "is 7; expected one of 1, 2, 3"),
+        ([1, True], "is True; expected one of 1, 2, 3"),
+    ],
+)
+def test_list_of_choices_has_each_at_most_once(folds, fault):
+    namespace = {"__annotations__": {"folds": list[Literal[1, 2, 3]]}, "In": [], "folds": folds}
+    if fault is None:
+        assert check_parameters(namespace) == {"folds": folds}
+    else:
+        with pytest.raises(ParameterError, match=re.escape(f"folds: {fault}")):
+            check_parameters(namespace)

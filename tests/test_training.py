@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from braintumor import provenance, training
+from braintumor.errors import ParameterError
 from braintumor.pipeline import as_input, plain_batches, steps, training_batches
 from braintumor.training import FoldRun, read_predictions
 
@@ -27,7 +28,7 @@ PARAMETERS = {
     "epochs": 4,
 }
 # no epoch counts as progress, so the learning rate falls after every second one
-IMPATIENT = {"monitor": "val_loss", "min_delta": 100, "factor": 0.3, "patience": 1, "cooldown": 1, "min_lr": 2e-4}
+IMPATIENT = {"monitor": "val_entropy", "min_delta": 100, "factor": 0.3, "patience": 1, "cooldown": 1, "min_lr": 2e-4}
 CELLS = [
     ("# A title", [], "markdown"),
     ('"""Trains."""\nmodel = cnn(64)  # the network\n', ["train"], "code"),
@@ -66,7 +67,11 @@ def network(task, seed):
     else:
         head = [keras.layers.Conv2DTranspose(1, 2, 2, activation="sigmoid")]
     model = keras.Sequential(body + head)
-    model.compile("adam", "sparse_categorical_crossentropy" if task == "classify" else "binary_crossentropy")
+    if task == "classify":
+        loss, metric = "sparse_categorical_crossentropy", keras.metrics.SparseCategoricalCrossentropy("entropy")
+    else:
+        loss, metric = "binary_crossentropy", keras.metrics.BinaryCrossentropy("entropy")
+    model.compile("adam", loss, metrics=[metric])
     return model
 
 
@@ -159,7 +164,23 @@ def test_weights_are_those_of_the_best_epoch(prepared, root):
     training.fit(model, run.work, batches, steps(len(images), 8), wrong, 4)
     losses = pd.read_csv(run.work / "history.csv")["val_loss"]
     assert losses.idxmin() != 3
-    assert model.evaluate(wrong, verbose=0) == pytest.approx(losses.min(), rel=1e-5)
+    assert model.evaluate(wrong, verbose=0)[0] == pytest.approx(losses.min(), rel=1e-5)
+
+
+def test_no_epochs_and_a_loss_that_is_not_finite_are_told(prepared, tmp_path):
+    images, labels = prepared.images[:16], prepared.index["label"].to_numpy()[:16] - 1
+    same = plain_batches(images, labels)
+
+    def fit(epochs, rate):
+        model = network("classify", 0)
+        model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        batches = training_batches(images, labels, 8, 3, 0)
+        training.fit(model, tmp_path / "work", lambda _: batches, 2, same, epochs, "val_accuracy")
+
+    with pytest.raises(ParameterError, match="epochs is 0; expected 1 or more"):
+        fit(0, 0.01)
+    with pytest.raises(FloatingPointError, match="loss is nan in epoch .*: lower learning_rate"):
+        fit(3, 1e30)
 
 
 def test_best_epoch_can_be_that_of_the_greatest_accuracy(prepared, tmp_path):

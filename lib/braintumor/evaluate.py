@@ -25,22 +25,28 @@ def gather(run, task, folds=FOLDS):
     folds = [folder / f"fold-{fold}" for fold in sorted(folds) if (folder / f"fold-{fold}" / "run.json").exists()]
     if not folds:
         raise DatasetError(
-            f"{folder}: holds no finished fold; run notebooks/02_classify.ipynb and 03_segment.ipynb with the same "
-            "results folder first, or `make book`"
+            f"{folder}: holds no finished fold; run the notebook that trains them (02_classify, 03_segment) with the "
+            "same results folder first, or `make book`"
         )
     records = [json.loads((fold / "run.json").read_text()) for fold in folds]
-    if len({record["data"]["digest"] for record in records}) > 1:
-        raise DatasetError(f"{folder}: its folds were trained on different data; remove those that do not belong")
-    settings = [
-        {name: value for name, value in record["parameters"].items() if name not in ("fold", "threads", "results")}
-        for record in records
-    ]
-    if differing := [name for name in settings[0] if any(one.get(name) != settings[0][name] for one in settings)]:
-        raise DatasetError(f"{folder}: its folds differ in {', '.join(differing)}; remove those that do not belong")
+    refuse_mixed(folder, records)
     table = pd.concat([read_predictions(fold) for fold in folds], ignore_index=True)
     if (twice := table["file"].duplicated()).any():
         raise DatasetError(f"{folder}: slice {table['file'][twice].iloc[0]} is predicted by two folds; expected one")
     return table.sort_values("file", ignore_index=True), records
+
+
+def refuse_mixed(folder, records, varying=()):
+    """Raise DatasetError if run.json dicts, of `folder`, come from different data or settings.
+
+    Folds differ in number; `varying` names other parameters that may differ too.
+    """
+    if len({record["data"]["digest"] for record in records}) > 1:
+        raise DatasetError(f"{folder}: its folds were trained on different data; remove those that do not belong")
+    may_differ = {"fold", "threads", "results", *varying}
+    settings = [{k: v for k, v in record["parameters"].items() if k not in may_differ} for record in records]
+    if differing := [name for name in settings[0] if any(one.get(name) != settings[0][name] for one in settings)]:
+        raise DatasetError(f"{folder}: its folds differ in {', '.join(differing)}; remove those that do not belong")
 
 
 def origin(table, records):

@@ -26,7 +26,7 @@ FOLD_KEYS = {"protocol", "folds", *TASKS}  # of a profile that trains folds one 
 STUDIES = {"leakage": "06_leakage", "original": "07_original"}  # sections with one notebook each
 EXPLORE_SIZE = 128  # pixels a side in 01_explore, as in its parameters cell
 ORIGINAL_PARTS = 6  # networks that 07_original trains: one, three of the ensemble, two U-Nets
-PUBLISHED = ("full", "leakage")  # profiles whose results on the dataset are committed, under results/PROFILE
+PUBLISHED = ("leakage",)  # profiles whose results on the 8-bit copy of the dataset are committed, in results/PROFILE
 
 
 def read_profile(path):
@@ -72,9 +72,10 @@ def read_profile(path):
 def run_name(profile_path, about):
     """Name of a run: profile and data, such as quick-phantom, quick-figshare, or quick-FOLDER for a reader's own.
 
-    A run of a PUBLISHED profile on the dataset has the profile's name alone.
+    A run of a PUBLISHED profile on the data that it was published for has the profile's name alone; figshare's own
+    16-bit files are other data, and get results of their own.
     """
-    if Path(profile_path).stem in PUBLISHED and about["kind"].startswith("figshare"):
+    if Path(profile_path).stem in PUBLISHED and (about["kind"], about["slices"]) == ("figshare-jpeg", 3064):
         return Path(profile_path).stem
     kind = {"figshare-jpeg": "figshare", "folder": Path(about["source"]).name}.get(about["kind"], about["kind"])
     return f"{Path(profile_path).stem}-{kind}"
@@ -96,7 +97,8 @@ def study_parameters(profile, section):
 def leakage_jobs(profile):
     """The folds that 06_leakage trains, one job each: TASK-PROTOCOL-FOLD to (its folder, parameters of the notebook).
 
-    The same notebook, asked for one fold only: so folds run side by side, and its page finds them trained.
+    The same notebook, asked for one fold only: so folds run side by side, and its page finds them trained. What such a
+    job shows is not kept for reading, so a bootstrap of two draws is enough for it.
     """
     given = study_parameters(profile, "leakage")
     whole, jobs = notebook_parameters(STUDIES["leakage"], given), {}
@@ -112,7 +114,10 @@ def leakage_jobs(profile):
 
 
 def stale_pages(profile):
-    """Pages of the run whose fold's results are gone, or are those of other parameters, data or code."""
+    """Pages of the run whose results are gone; of 02 and 03, also those of other parameters, data or code.
+
+    06 and 07 look at that themselves when they run, which Snakemake asks for when parameters, data or code change.
+    """
     stale = []
     if "leakage" in profile:
         for job, (folder, _) in leakage_jobs(profile).items():

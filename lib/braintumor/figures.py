@@ -128,7 +128,7 @@ def differences(images, true, predicted, titles, columns=4):
 def mask_panels(true, predicted, title):
     """True mask, predicted mask and their difference, with the counts of pixels and the Dice in the caption.
 
-    `true` and `predicted` (side, side) bool.
+    `true` and `predicted` (side, side) bool; `title` says which slice it is.
     """
     figure, axes = plt.subplots(1, 3, figsize=(9, 3.8))
     figure.suptitle(title)
@@ -152,7 +152,10 @@ def mask_panels(true, predicted, title):
 
 
 def result(image, mask, title):
-    """One slice, its predicted mask, and both together; `title` says what it is called."""
+    """One slice, its predicted mask, and both together.
+
+    `image` (side, side) of any range, `mask` (side, side) bool; `title` says what the slice is called.
+    """
     figure = slice_grid([image, mask, image], ["image", "predicted mask", "overlay"], columns=3)
     overlay = np.zeros((*mask.shape, 4))
     overlay[mask] = (*plt.matplotlib.colors.to_rgb(TRUE_POSITIVE), 0.6)

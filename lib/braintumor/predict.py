@@ -29,7 +29,7 @@ def held_out_fold(run, task, data, file):
     """
     table, records = gather(run, task)
     made_from = records[0]["data"]
-    if open_data(data, made_from["size"], made_from["percentiles"]).about["digest"] != made_from["digest"]:
+    if open_data(data, made_from["size"]).about["digest"] != made_from["digest"]:
         raise DatasetError(f"{run}: was made from other data than {data}; give the data that it was made from")
     fold = table.loc[table["file"] == file, "fold"]
     if fold.empty:

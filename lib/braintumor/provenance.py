@@ -49,7 +49,8 @@ def run_digest(notebook, parameters, data):
 def _reached(code):
     """The definitions in TRAINING_CODE whose names occur in `code` (syntax trees), or in one that is reached: texts.
 
-    By name alone: one too many is harmless, and nothing has to be run to know it.
+    By name alone: one too many is harmless, and nothing has to be run to know it. How data are read and prepared is not
+    among it (their pixels have a digest of their own), nor how FoldRun writes what it is given.
     """
     known = {}
     for module in TRAINING_CODE:
@@ -70,7 +71,8 @@ def _defined(node):
     """The names that a top-level statement defines."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
-    return [target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)]
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _plain(source):
@@ -156,11 +158,11 @@ def run_line(record):
     given = record["parameters"]
     what = given["part"] if "part" in given else f"tested on fold {given['fold']}"
     commit = commit[:10] + ("" if clean else " and changes") if commit else "not from git"
+    took = f"{_counted(record['epochs'], 'epoch')} in {record['seconds'] / 60:.1f} min"
+    where = f"{_counted(record['threads'], 'thread')} ({record['processor']}), {record['peak_memory_mb']:,} MB"
     return Markdown(
-        f"*This page's numbers: run `{record['digest'][:12]}`, "
-        f"{given['protocol']} split, {what}, seed {given['seed']}, "
-        f"{_counted(record['epochs'], 'epoch')} in {record['seconds'] / 60:.1f} min on "
-        f"{_counted(record['threads'], 'thread')} ({record['processor']}), {record['peak_memory_mb']:,} MB, Keras {record['packages']['keras']}, "
+        f"*This page's numbers: run `{record['digest'][:12]}`, {given['protocol']} split, {what}, "
+        f"seed {given['seed']}, {took} on {where}, Keras {record['packages']['keras']}, "
         f"commit `{commit}`, {record['finished']}.*"
     )
 

@@ -11,6 +11,7 @@ import pandas as pd
 import tensorflow as tf
 
 from braintumor import provenance
+from braintumor.errors import ParameterError
 from braintumor.files import ROOT, atomic, write_json
 
 FIRST_TIMED, LAST_TIMED = 4, 24  # batches of the first epoch between which a step is timed
@@ -32,9 +33,13 @@ def fit(model, folder, batches, steps, validation, epochs, monitor="val_loss", p
 
     `batches(first_epoch)` returns the training batches from that epoch on, `steps` an epoch; `validation` is a
     dataset. Best is the least `monitor`, or the greatest if that is an accuracy. `plateau` is a dict for Keras'
-    ReduceLROnPlateau, or None; `tensorboard` keeps a log for TensorBoard. Each epoch is kept in `folder`: calling
-    this again after a stop goes on with the epoch that was cut, and ends with the same weights.
+    ReduceLROnPlateau on a loss, or None; `tensorboard` keeps a log for TensorBoard. Each epoch is kept in `folder`:
+    calling this again after a stop goes on with the epoch that was cut, and ends with the same weights.
+
+    Raises ParameterError for no epochs, FloatingPointError if the loss is not finite.
     """
+    if epochs < 1:
+        raise ParameterError(f"epochs is {epochs}; expected 1 or more")
     folder.mkdir(parents=True, exist_ok=True)
     keeper = _Keeper(folder, epochs, steps, monitor)
     done = len(keeper.history)
@@ -133,7 +138,7 @@ class _Plateau(keras.callbacks.ReduceLROnPlateau):
     """Lowers the learning rate as if the run had not been stopped: Keras forgets how long it has waited."""
 
     def __init__(self, history, model, **settings):
-        super().__init__(**settings)
+        super().__init__(mode="min", **settings)  # "auto" asks the metrics, which are not there before the first step
         self.past, self.start = list(history), float(model.optimizer.learning_rate)
 
     def on_train_begin(self, logs=None):
@@ -182,10 +187,9 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.began
-        if not math.isfinite(logs[self.monitor]):
-            raise FloatingPointError(
-                f"{self.monitor} is {logs[self.monitor]} in epoch {epoch + 1}: lower learning_rate"
-            )
+        for name in ("loss", self.monitor):
+            if not math.isfinite(logs[name]):
+                raise FloatingPointError(f"{name} is {logs[name]} in epoch {epoch + 1}: lower learning_rate")
         better = all(self.sign * logs[self.monitor] < self.sign * row[self.monitor] for row in self.history)
         if better:
             self._save(self.folder / "best.weights.h5")
