@@ -78,7 +78,7 @@ def test_trained_fold_is_shown_again_without_training(trained, phantom_folder, t
     parameters = {"data": str(phantom_folder), "results": str(run / "classify"), "fold": 2, "epochs": 1, "threads": 1}
     notebook = execute("02_classify", tmp_path / "again.ipynb", **parameters)
     assert (run / "classify/fold-2/run.json").read_bytes() == before
-    assert "min left" not in shown(notebook)
+    assert " left" not in shown(notebook)
 
 
 def test_evaluate_and_predict(trained, phantom_folder, tmp_path):

@@ -493,3 +493,10 @@ def test_banner_says_which_data_a_page_shows(kind):
     )
     assert ("synthetic phantom" in banner) == (kind == "phantom")
     assert ("figshare" in banner) == kind.startswith("figshare")
+
+
+@pytest.mark.parametrize(
+    "seconds, said", [(4, "4 s"), (119, "119 s"), (150, "2.5 min"), (7200, "2.0 h"), (90000, "25.0 h")]
+)
+def test_time_left_is_told_in_a_fitting_unit(seconds, said):
+    assert training._duration(seconds) == said
