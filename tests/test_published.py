@@ -1,0 +1,57 @@
+"""The committed results: whole, of one data set and one budget, and kept apart as their protocol promises."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from braintumor import evaluate, splits
+from braintumor.files import ROOT
+from braintumor.metrics import PROBABILITIES
+
+LEAKAGE = ROOT / "results" / "leakage"
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """Protocol to (predictions of all five folds, their run.json)."""
+    return {protocol: evaluate.gather(LEAKAGE, protocol) for protocol in splits.PROTOCOLS}
+
+
+def test_each_slice_is_predicted_once_under_each_protocol(tables):
+    known = pd.read_csv(ROOT / "lib/braintumor/figshare.csv", dtype={"pid": str})
+    for table, records in tables.values():
+        assert len(records) == 5 and table["file"].tolist() == known["file"].tolist() == list(range(1, 3065))
+        assert table[["pid", "label"]].equals(known[["pid", "label"]])
+        assert np.allclose(table[PROBABILITIES].sum(axis=1), 1, atol=1e-5)
+
+
+def test_all_folds_have_one_data_set_and_one_budget(tables):
+    records = [record for _, those in tables.values() for record in those]
+    evaluate.refuse_mixed(LEAKAGE, records, varying=["protocol"])
+    assert {record["data"]["kind"] for record in records} == {"figshare-jpeg"}
+    assert all(record["git"]["commit"] and record["git"]["clean"] for record in records)
+    for record in records:
+        folder = LEAKAGE / record["parameters"]["protocol"] / f"fold-{record['parameters']['fold']}"
+        assert len(pd.read_csv(folder / "history.csv")) == record["epochs"] == record["parameters"]["epochs"]
+
+
+def test_patients_and_families_are_kept_apart_as_promised(tables):
+    def divided(protocol, group):
+        table, _ = tables[protocol]
+        return (table.groupby(group(table))["fold"].nunique() > 1).sum()
+
+    def patient(table):
+        return table["pid"]
+
+    def family(table):
+        return table["pid"].map(splits.family)
+
+    assert divided("official", patient) == divided("family", patient) == divided("family", family) == 0
+    assert divided("official", family) == 15 and divided("slice", patient) > 200
+
+
+def test_audit_is_of_the_same_folds(tables):
+    for protocol, (table, _) in tables.items():
+        audit = pd.concat(pd.read_csv(LEAKAGE / f"audit/{protocol}-{fold}.csv") for fold in splits.FOLDS)
+        assert audit.set_index("file")["fold"].sort_index().tolist() == table["fold"].tolist()
+        assert audit["pid_seen"].mean() > 0.9 if protocol == "slice" else not audit["pid_seen"].any()
