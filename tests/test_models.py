@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from braintumor.models import cnn, ensemble, unet
+from braintumor.models import bce_dice, cnn, ensemble, unet
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -254,3 +254,13 @@ def test_size_under_64_is_refused(network, size):
 def test_unet_size_that_is_no_multiple_of_16_is_refused(size):
     with pytest.raises(ValueError, match=f"image size {size}.*expected a multiple of 16"):
         unet(size)
+
+
+def test_bce_dice_is_cross_entropy_plus_one_minus_dice_of_the_whole_batch():
+    true = np.zeros((2, 2, 2, 1), "float32")
+    true[0, 0] = 1  # two of eight pixels, both in the first slice
+    predicted = np.full_like(true, 0.2)
+    predicted[0, 0] = 0.9
+    cross_entropy = -(2 * np.log(0.9) + 6 * np.log(0.8)) / 8
+    dice = 2 * (2 * 0.9) / (2 + 2 * 0.9 + 6 * 0.2)
+    assert float(bce_dice(true, predicted)) == pytest.approx(cross_entropy + 1 - dice, abs=1e-5)

@@ -1,7 +1,7 @@
 """The networks as functions: the original study's, and a compact classifier for small slices and short runs."""
 
 from keras import Model as KerasModel
-from keras import Sequential, layers, regularizers
+from keras import Sequential, layers, losses, regularizers
 
 CLASSES = 3
 
@@ -107,6 +107,15 @@ def unet(size=512, filters=16, dropout=0.0):
         x = layers.Dropout(dropout)(x) if dropout else x
         x = two_convolutions(x, filters * 2**step)
     return KerasModel(inputs, layers.Conv2D(1, 1, activation="sigmoid")(x), name="unet")
+
+
+def bce_dice(true, predicted):
+    """The loss of masks: binary cross-entropy plus Dice loss, 1 - Dice of all pixels of a batch together.
+
+    Takes masks and probabilities (batch, size, size, 1), gives one number. The cross-entropy judges each pixel, most of
+    which are no tumor; the Dice loss (Milletari et al. 2016, here without squares) does not count those.
+    """
+    return losses.BinaryCrossentropy()(true, predicted) + losses.Dice()(true, predicted)
 
 
 def _check_size(size):
