@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from braintumor.errors import ParameterError
 from braintumor.metrics import (
     accuracy,
     balanced_accuracy,
@@ -171,6 +172,11 @@ def test_interval_is_the_same_for_the_same_seed(correlated):
     first = interval(table, mean_confidence, draws=50, seed=3)
     assert interval(table, mean_confidence, draws=50, seed=3) == first
     assert interval(table, mean_confidence, draws=50, seed=4) != first
+
+
+def test_interval_without_draws_is_refused(correlated):
+    with pytest.raises(ParameterError, match="draws is 0; expected 1 or more"):
+        interval(correlated, accuracy, draws=0)
 
 
 def test_interval_holds_the_point_value(correlated):

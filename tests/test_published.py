@@ -1,5 +1,8 @@
 """The committed results: whole, of one data set and one budget, and kept apart as their protocol promises."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from braintumor import evaluate, splits
 from braintumor.files import ROOT
 from braintumor.metrics import PROBABILITIES
+from braintumor.provenance import run_digest
 
 LEAKAGE = ROOT / "results" / "leakage"
 
@@ -48,6 +52,18 @@ def test_patients_and_families_are_kept_apart_as_promised(tables):
 
     assert divided("official", patient) == divided("family", patient) == divided("family", family) == 0
     assert divided("official", family) == 15 and divided("slice", patient) > 200
+
+
+def test_folds_are_those_of_the_code_as_it_is():
+    """A change of what trains makes them stale: then train them again, or show that nothing else comes out."""
+    records = [json.loads(path.read_text()) for path in LEAKAGE.rglob("run.json")]
+    stale = [
+        record["parameters"]
+        for record in records
+        if run_digest(record["notebook"], record["parameters"], SimpleNamespace(about=record["data"]))
+        != record["digest"]
+    ]
+    assert records and not stale
 
 
 def test_audit_is_of_the_same_folds(tables):

@@ -214,6 +214,13 @@ def test_original_split_is_drawn_by_its_seed_with_rows_ascending(name):
         assert np.all(np.diff(rows) > 0)
 
 
+@pytest.mark.parametrize("count", [3064, 612, 20])
+def test_test_slices_of_one_original_split_train_the_other_in_none(count):
+    single, ensemble = (original(files(count), name, seed=5) for name in ("single", "ensemble"))
+    assert set(ensemble.test) <= set(single.test)
+    assert not set(single.test) & set(ensemble.train)
+
+
 def test_original_split_mixes_the_slices():
     """The first files would be one class and a few patients."""
     index = pd.DataFrame({"file": np.arange(1, 3065)})

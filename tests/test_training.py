@@ -326,6 +326,15 @@ def test_folds_lie_beside_each_other(prepared, root):
     assert (root / "results/classify/fold-1/run.json").read_text() == "{}"
 
 
+def test_finished_part_leaves_the_stopped_training_of_another_alone(prepared, root):
+    results = root / "results/original"
+    stopped, given_up = (results / f".{part}-{digit * 12}" for part, digit in (("bce-dice", "a"), ("bce", "b")))
+    for folder in (stopped, given_up):
+        folder.mkdir(parents=True)
+    train(prepared, epochs=1, results="results/original", part="bce")
+    assert only_older(results / "bce") == [stopped.name, "bce"]
+
+
 def test_run_is_not_done_before_it_ran_nor_with_other_parameters(undisturbed, prepared, root):
     parameters = PARAMETERS | {"results": "results/classify"}
     run = FoldRun("tiny", parameters, prepared)

@@ -156,20 +156,19 @@ def run(profile_path, data, cores):
     # a wrong parameter must not wait for its notebook's turn to be told
     for task in TASKS if "folds" in profile else ():
         notebook_parameters(TASKS[task], fold_parameters(named, task, 1))
-    studies = {
-        section: notebook_parameters(notebook, study_parameters(named, section))
+    studies = [
+        notebook_parameters(notebook, study_parameters(named, section))
         for section, notebook in STUDIES.items()
         if section in profile
-    }
+    ]
     if data != "phantom":
         data = str(Path(data).expanduser().resolve())
     # prepared here, before two notebooks at once would both do it
     wanted = [(EXPLORE_SIZE, PERCENTILES)] + [
         (profile[task]["image_size"], PERCENTILES) for task in TASKS if task in profile
     ]
-    for section, parameters in studies.items():
-        sizes = [value for name, value in parameters.items() if name.endswith("image_size")]
-        wanted += [(size, (0, 100)) for size in sizes] + ([(sizes[0], PERCENTILES)] if section == "original" else [])
+    for parameters in studies:
+        wanted += [(value, (0, 100)) for name, value in parameters.items() if name.endswith("image_size")]
     about = [open_data(data, *one).about for one in sorted(set(wanted))][0]
     profile |= {"data": data, "name": run_name(profile_path, about), "digest": about["digest"]}
     config = pages(profile) / "run.yaml"

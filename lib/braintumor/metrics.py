@@ -5,6 +5,8 @@ import pandas as pd
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from braintumor.errors import ParameterError
+
 PROBABILITIES = ["p1", "p2", "p3"]  # of meningioma, glioma, pituitary tumor
 
 
@@ -82,8 +84,11 @@ def interval(table, statistic, groups="pid", draws=2000, seed=0):
     """95 % interval of `statistic(table)` by bootstrap: whole `groups` (patients) are drawn with replacement.
 
     Slices of one patient are alike, so drawing slices would give too narrow an interval. Returns
-    (low, high), the 2.5th and 97.5th percentile of `draws` draws (Efron's percentile method).
+    (low, high), the 2.5th and 97.5th percentile of `draws` draws (Efron's percentile method). Raises ParameterError for
+    no draws.
     """
+    if draws < 1:
+        raise ParameterError(f"draws is {draws}; expected 1 or more")
     rows = list(table.groupby(groups).indices.values())
     random = np.random.default_rng(seed)
     drawn = [

@@ -122,8 +122,9 @@ def original(index, name, seed, exported=EXPORTED):
     `name` is "single" (its single CNN: 2,184 slices to train, 458 to validate, the other 358 to test) or "ensemble"
     (2,400 to train, 301 to test, the other 299 to validate). Files after number `exported` are left out, as
     in its export; None takes all. Where that leaves other than 3,000 slices, the proportions are the same.
-    Its random numbers are not known: `seed` draws a split of the same sizes. Raises ParameterError for another
-    name, DatasetError for under ten slices.
+    Its random numbers are not known: `seed` draws a split of the same sizes, both names from one shuffled row, so that
+    the test slices of "ensemble" are among those of "single", and none of them trains the other. Raises ParameterError
+    for another name, DatasetError for under ten slices.
     """
     if name not in ORIGINAL:
         raise ParameterError(f"split {name!r}: expected one of {', '.join(ORIGINAL)}")

@@ -117,7 +117,9 @@ class FoldRun:
         if self.folder.exists():
             shutil.rmtree(self.folder)
         self.work.rename(self.folder)
-        for other in self.folder.parent.glob(f".{self.folder.name}-*"):
+        for other in self.folder.parent.glob(
+            f".{self.folder.name}-{'[0-9a-f]' * 12}"
+        ):  # not unet-bce-dice for unet-bce
             shutil.rmtree(other)  # attempts with other parameters, given up
 
     def history(self):
