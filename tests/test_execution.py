@@ -1,7 +1,11 @@
 """A run: profiles, what is up to date, failures, the table of contents; and the command."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -166,17 +170,47 @@ def test_study_whose_result_is_gone_is_run_again(tmp_path, monkeypatch):
     assert execution.stale_pages(profile) == [f"book/runs/x/{page}.ipynb" for page in pages[1:]]
 
 
-def test_failed_cell_is_named_and_the_partial_notebook_kept(tmp_path, capfd):
+def write_notebook(path, *sources):
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-    notebook.cells = [nbformat.v4.new_code_cell(source) for source in ("print('fine')", "answer = 1 / 0")]
-    nbformat.write(notebook, tmp_path / "broken.ipynb")
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(notebook, path)
+    return str(path)
+
+
+def test_failed_cell_is_named_and_the_partial_notebook_kept(tmp_path, capfd):
+    notebook = write_notebook(tmp_path / "broken.ipynb", "print('fine')", "answer = 1 / 0")
     page, partial = tmp_path / "page.ipynb", tmp_path / "partial/page.ipynb"
-    with pytest.raises(RuntimeError, match="broken.ipynb failed in cell 2"):
-        execution.execute(str(tmp_path / "broken.ipynb"), str(page), str(partial), {})
+    with pytest.raises(RuntimeError, match="broken.ipynb did not run to its end"):
+        execution.execute_apart(notebook, str(page), str(partial), {})
     out, error = capfd.readouterr()
     assert "page | fine" in out
     assert "broken.ipynb failed in cell 2" in error and "answer = 1 / 0" in error and "ZeroDivisionError" in error
     assert str(partial) in error and "ZeroDivisionError" in partial.read_text() and not page.exists()
+
+
+# As Snakemake does: in a thread, while the main thread only takes note of Ctrl-C.
+IN_A_THREAD = """
+import signal, sys, threading
+from braintumor.execution import execute_apart
+signal.signal(signal.SIGINT, lambda *_: None)
+thread = threading.Thread(target=execute_apart, args=(*sys.argv[1:], {}))
+thread.start()
+thread.join()
+"""
+
+
+def test_notebook_of_hours_ends_at_ctrl_c(tmp_path):
+    sources = ("import os, time", "print('kernel', os.getpid())", "time.sleep(3600)")
+    notebook = write_notebook(tmp_path / "long.ipynb", *sources)
+    page, partial = tmp_path / "page.ipynb", tmp_path / "partial.ipynb"
+    command = [sys.executable, "-c", IN_A_THREAD, notebook, str(page), str(partial)]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    kernel = int(next(line for line in job.stdout if "kernel" in line).split()[-1])
+    os.killpg(job.pid, signal.SIGINT)
+    _, error = job.communicate(timeout=60)
+    assert "long.ipynb: stopped" in error and not page.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(kernel, 0)
 
 
 def test_contents_leave_out_missing_pages_and_lift_their_sections(tmp_path, monkeypatch):

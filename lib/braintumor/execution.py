@@ -185,11 +185,21 @@ def run(profile_path, data, cores):
     return build_book(profile)
 
 
+def execute_apart(*arguments):
+    """`execute`, with its arguments, in a process of its own: in one of Snakemake's threads Ctrl-C would wait for the
+    notebook's end. Raises RuntimeError if it did not run to its end.
+    """
+    code = "import json, sys; from braintumor.execution import execute; execute(*json.loads(sys.argv[1]))"
+    if _call([sys.executable, "-c", code, json.dumps(arguments)]):
+        # not SystemExit: in one of Snakemake's threads that would leave it waiting for ever
+        raise RuntimeError(f"{arguments[0]} did not run to its end")
+
+
 def execute(notebook, page, partial, parameters):
     """Run one notebook by papermill: `partial` grows cell by cell and becomes `page` when all of them have run.
 
     What the notebook prints is printed here, behind its page's name. If a cell fails, the notebook, the cell and the
-    traceback are printed, `partial` is kept for reading, and a RuntimeError is raised.
+    traceback are printed, `partial` is kept for reading, and SystemExit is raised; so it is at Ctrl-C.
     """
     Path(partial).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -197,17 +207,15 @@ def execute(notebook, page, partial, parameters):
             notebook, partial, parameters, cwd=ROOT, progress_bar=False, stdout_file=_Prefixed(Path(page).stem)
         )
     except DeadKernelError:
-        print(f"\n{notebook}: its process was ended, often for want of memory; kept: {partial}\n", file=sys.stderr)
-        raise RuntimeError(f"{notebook}: its process was ended") from None
+        raise SystemExit(f"\n{notebook}: its process was ended, often for want of memory; kept: {partial}\n") from None
+    except KeyboardInterrupt:
+        raise SystemExit(f"\n{notebook}: stopped; what it had trained is kept\n") from None
     except PapermillExecutionError as error:
         trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
-        print(
+        raise SystemExit(
             f"\n{notebook} failed in cell {error.cell_index + 1} with {parameters}\n{trace}\n"
-            f"{error.ename}: {error.evalue}\nThe partial notebook is kept: {partial}\n",
-            file=sys.stderr,
-        )
-        # not SystemExit: in one of Snakemake's threads that would leave it waiting for ever
-        raise RuntimeError(f"{notebook} failed in cell {error.cell_index + 1}") from None
+            f"{error.ename}: {error.evalue}\nThe partial notebook is kept: {partial}\n"
+        ) from None
     with atomic(page) as path:
         shutil.copyfile(partial, path)
 
