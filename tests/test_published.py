@@ -9,7 +9,7 @@ import pytest
 
 from braintumor import evaluate, splits
 from braintumor.files import ROOT
-from braintumor.metrics import PROBABILITIES
+from braintumor.metrics import PROBABILITIES, predicted_label
 from braintumor.provenance import run_digest
 
 LEAKAGE = ROOT / "results" / "leakage"
@@ -52,6 +52,32 @@ def test_patients_and_families_are_kept_apart_as_promised(tables):
 
     assert divided("official", patient) == divided("family", patient) == divided("family", family) == 0
     assert divided("official", family) == 15 and divided("slice", patient) > 200
+
+
+def test_masks_are_scored_once_on_the_same_folds_with_one_budget(tables):
+    records = []
+    for protocol, (classified, _) in tables.items():
+        segmented, own = evaluate.gather(LEAKAGE / "segment", protocol)
+        assert segmented[["file", "pid", "fold", "label"]].equals(classified[["file", "pid", "fold", "label"]])
+        assert segmented[["dice", "iou"]].stack().between(0, 1).all() and (segmented["area_true"] > 0).all()
+        records += own
+    evaluate.refuse_mixed(LEAKAGE / "segment", records, varying=["protocol"])
+
+
+def test_scores_of_the_original_split_are_those_of_its_tables():
+    folder = LEAKAGE / "original"
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["data"]["kind"] == "figshare-jpeg" and scores["data"]["slices"] == 3064
+    tables = {part: pd.read_csv(folder / part / "predictions.csv", dtype={"pid": str}) for part in scores["runs"]}
+    members = [tables[part][PROBABILITIES] for part in sorted(tables) if part.startswith("member")]
+    tables["ensemble"] = pd.read_csv(folder / "ensemble.csv", dtype={"pid": str})
+    assert np.allclose(tables["ensemble"][PROBABILITIES], sum(members) / 3, atol=1e-4)
+    for part, row in scores["classify"].items():
+        table = tables[part]
+        assert (len(table), int((predicted_label(table) == table["label"]).sum())) == (row["slices"], row["right"])
+    assert scores["classify"]["single"]["slices"] == 358 and scores["classify"]["ensemble"]["slices"] == 301
+    for part, row in scores["segment"].items():
+        assert tables[part]["dice"].mean() == pytest.approx(row["mean Dice"]["value"], abs=1e-6)
 
 
 def test_folds_are_those_of_the_code_as_it_is():
