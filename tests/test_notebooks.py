@@ -185,7 +185,7 @@ def test_original_study_is_rebuilt(phantom_folder, tmp_path):
     right = (mean.to_numpy().argmax(1) + 1 == tables[0]["label"]).sum()
     assert scores["classify"]["ensemble"]["right"] == right and len(set(map(str, tables))) == 3
     assert (tmp_path / "ensemble.keras").exists() and list((tmp_path / "single/tensorboard").glob("*/events*"))
-    assert "Overall accuracy" in shown(notebook) and "Adding the Dice loss changes the mean Dice" in shown(notebook)
+    assert "Overall accuracy" in shown(notebook) and "adding the Dice loss changes the mean Dice" in shown(notebook)
 
 
 def test_leakage_page_without_its_tables_says_what_is_missing(tmp_path):
