@@ -117,9 +117,8 @@ class FoldRun:
         if self.folder.exists():
             shutil.rmtree(self.folder)
         self.work.rename(self.folder)
-        for other in self.folder.parent.glob(
-            f".{self.folder.name}-{'[0-9a-f]' * 12}"
-        ):  # not unet-bce-dice for unet-bce
+        digits = "[0-9a-f]" * 12  # of a digest, so that unet-bce does not find .unet-bce-dice-...
+        for other in self.folder.parent.glob(f".{self.folder.name}-{digits}"):
             shutil.rmtree(other)  # attempts with other parameters, given up
 
     def history(self):
