@@ -13,6 +13,15 @@ from braintumor.files import ROOT
 from braintumor.splits import FOLDS
 from braintumor.training import read_predictions
 
+TRIED_SCORES = (
+    "accuracy by slice",
+    "balanced accuracy by patient",
+    "cross-entropy",
+    "expected calibration error",
+    "mean Dice",
+    "share without overlap",
+)
+
 
 def gather(run, task, folds=FOLDS):
     """The finished ones of `folds` of one task: (predictions table, list of run.json dicts).
@@ -98,6 +107,49 @@ def segmentation_scores(table, draws=2000):
         if table["hd95_mm"].isna().any()  # the pixel spacing of some slices is not known
         else {"median HD95 (mm)": _scored(table, lambda t: t["hd95_mm"].median(), draws)}
     )
+
+
+def quick_scores(tables):
+    """Scores of predictions tables, {task: table}, without intervals: name to number."""
+    scores = {}
+    if "classify" in tables:
+        table = tables["classify"]
+        scores |= {
+            "accuracy by slice": metrics.accuracy(table),
+            "balanced accuracy by patient": metrics.balanced_accuracy(metrics.by_patient(table)),
+            "cross-entropy": metrics.log_loss(table),
+            "expected calibration error": metrics.calibration_error(table),
+        }
+    if "segment" in tables:
+        dice = tables["segment"]["dice"]
+        scores |= {"mean Dice": float(dice.mean()), "share without overlap": float((dice == 0).mean())}
+    return scores
+
+
+def write_down(path, change, part, tables, record):
+    """Add a row for one look at predictions to a table of all that was tried (CSV at `path` under the project).
+
+    `change` says in words what was tried, `part` whose predictions `tables` ({task: table}) are, "validation" or
+    "test"; `record` is the run.json. Raises DatasetError if the file there has other columns.
+    """
+    given, path = record["parameters"], ROOT / path
+    row = {
+        "finished": record["finished"],
+        "commit": (record["git"]["commit"] or "")[:10],
+        "change": change,
+        "part": part,
+        **{name: given[name] for name in ("protocol", "fold", "seed", "image_size", "epochs")},
+        "slices": len(next(iter(tables.values()))),
+        **dict.fromkeys(TRIED_SCORES),
+        **{name: round(score, 4) for name, score in quick_scores(tables).items()},
+        "minutes": round(record["seconds"] / 60, 1),
+        "digest": record["digest"][:12],
+    }
+    if path.exists() and (found := list(pd.read_csv(path, nrows=0))) != list(row):
+        raise DatasetError(f"{path}: its columns are {', '.join(found)}; expected {', '.join(row)}")
+    line = pd.DataFrame([row]).to_csv(index=False, header=not path.exists())
+    with path.open("a") as file:  # not rewritten: two folds may end at the same time
+        file.write(line)
 
 
 def _scored(table, statistic, draws):

@@ -64,6 +64,12 @@ def macro_f1(table):
     return float(f1_score(table["label"], predicted_label(table), average="macro", zero_division=0))
 
 
+def log_loss(table):
+    """Mean of -log of the true class's probability (natural; a probability of 0 counts as one in a million)."""
+    given = table[PROBABILITIES].to_numpy()[np.arange(len(table)), table["label"] - 1]
+    return float(-np.log(np.maximum(given, 1e-6)).mean())
+
+
 def calibration_bins(table, bins=15):
     """Slices by their greatest probability, in equal-width bins: mean confidence, share right and count of each bin."""
     confidence = table[PROBABILITIES].to_numpy().max(1)

@@ -52,6 +52,16 @@ def plain_batches(images, targets, batch_size=64, channels=1):
     return data.map(load).prefetch(2)
 
 
+def joined(streams):
+    """Datasets of (image, target) with the same images, {task: dataset}, as one of (image, {task: target}).
+
+    Such as two of `training_batches` with one seed: they draw the same order and the same warps.
+    """
+    first = next(iter(streams))
+    pairs = tf.data.Dataset.zip(streams)
+    return pairs.map(lambda pair: (pair[first][0], {task: pair[task][1] for task in streams}))
+
+
 def as_input(images, channels=1):
     """(n, side, side) uint8 to a network's input: (n, side, side, channels) float32 in [0, 1], channels alike."""
     gray = tf.cast(images, tf.float32)[..., None] / 255

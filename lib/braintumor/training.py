@@ -67,9 +67,9 @@ class FoldRun:
     """One fold of one task: its folder under results/, and whether what is there is what was asked for.
 
     The folder is `parameters["results"]`/fold-`parameters["fold"]` (or /`parameters["part"]`, for what has no folds).
-    It holds predictions.csv, history.csv, model.keras and run.json. While training goes on they grow in a
-    hidden folder beside it, `work`, named by the digest of parameters, data and code; at the end it takes the folder's
-    place. So a stopped run continues, and an older result stays until the new one is whole.
+    It holds predictions.csv, perhaps validation.csv, history.csv, model.keras and run.json. While training goes on they
+    grow in a hidden folder beside it, `work`, named by the digest of parameters, data and code; at the end it takes the
+    folder's place. So a stopped run continues, and an older result stays until the new one is whole.
     """
 
     def __init__(self, notebook, parameters, data):
@@ -92,10 +92,15 @@ class FoldRun:
         """Whether the folder holds the result of exactly these parameters, data and code."""
         return self.record.get("digest") == self.digest
 
-    def finish(self, model, predictions):
-        """Keep the model, its predictions for the test fold (a table) and the record; then show the folder."""
-        with atomic(self.work / "predictions.csv") as path:
-            predictions.to_csv(path, index=False, float_format="%.6f")
+    def finish(self, model, predictions, validation=None):
+        """Keep the model, its predictions for the test fold (a table) and the record; then show the folder.
+
+        `validation` is such a table for the validation part, or None.
+        """
+        tables = {"predictions": predictions} | ({} if validation is None else {"validation": validation})
+        for name, table in tables.items():
+            with atomic(self.work / f"{name}.csv") as path:
+                table.to_csv(path, index=False, float_format="%.6f")
         with atomic(self.work / "model.keras") as path:
             model.save(path)
         history = pd.read_csv(self.work / "history.csv")
