@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from braintumor import evaluate, metrics
+from braintumor.dataset import open_data
 from braintumor.errors import DatasetError
 
 
@@ -89,5 +90,80 @@ def test_class_that_is_never_called_or_not_there_counts_zero():
 
 def test_distance_is_left_out_where_a_spacing_is_not_known():
     table = pd.DataFrame({"pid": ["a", "b"], "dice": [0.5, 1], "iou": [0.4, 1], "hd95_mm": [2.0, None]})
+    table = table.assign(area_true=10, area_pred=10)
     assert "median HD95 (mm)" not in evaluate.segmentation_scores(table, draws=5)
     assert evaluate.segmentation_scores(table.fillna(3.0), draws=5)["median HD95 (mm)"]["value"] == 2.5
+
+
+def test_group_means_and_their_intervals():
+    table = pd.DataFrame({"pid": list("aabbc"), "right": [1, 0, 1, 1, 1], "fold": [1, 1, 2, 2, 2], "plane": "axial"})
+    groups = evaluate.by_group(table, "right", ["fold", "plane"], draws=50)
+    assert groups.index.tolist() == [("fold", "1"), ("fold", "2"), ("plane", "axial")]
+    assert groups["slices"].tolist() == [2, 3, 5] and groups["patients"].tolist() == [1, 2, 3]
+    assert groups["mean"].tolist() == [0.5, 1, 0.8]
+    low, high = groups.loc[("plane", "axial"), ["low", "high"]]
+    assert 0.5 <= low < 0.8 < high == 1
+    shown = evaluate.group_table(groups, "accuracy")
+    assert shown["95 % interval"].iloc[0] == "0.500 to 0.500" and "accuracy" in shown
+
+
+def test_difference_of_two_runs_is_paired_by_patient():
+    pids = [f"{n}" for n in range(20)]
+    table = pd.DataFrame({"file": range(20), "pid": pids, "dice": [n / 20 for n in range(20)]})
+    better = table.assign(dice=table["dice"] + 0.01)
+    found = evaluate.difference(better, table.sample(frac=1, random_state=0), lambda t: t["dice"].mean(), draws=50)
+    assert found["value"] == pytest.approx(0.01) and found["low"] == pytest.approx(found["high"])
+    with pytest.raises(DatasetError, match="20 and 19 slices to compare"):
+        evaluate.difference(table, table.iloc[1:], lambda t: t["dice"].mean())
+
+
+def test_temperature_of_each_fold_is_fitted_on_its_own_validation_patients(tmp_path):
+    sure = calls([1] * 10, [1] * 7 + [2] * 3)  # says 0.6, and 0.7 are right
+    unsure = calls([1] * 10, [1] * 4 + [2] * 6)
+    validation = pd.concat([sure.assign(fold=1), unsure.assign(fold=2)], ignore_index=True)
+    fitted = evaluate.temperatures(validation)
+    assert fitted[1] < 1 < fitted[2]
+    tempered = evaluate.all_tempered(validation, fitted)
+    assert metrics.log_loss(tempered) < metrics.log_loss(validation)
+    assert (metrics.predicted_label(tempered) == metrics.predicted_label(validation)).all()
+    assert tempered[metrics.PROBABILITIES].sum(axis=1).tolist() == pytest.approx([1] * 20)
+
+
+def test_validation_tables_are_gathered_or_asked_for(tmp_path):
+    write_fold(tmp_path, 3)
+    table, records = evaluate.gather(tmp_path, "classify")
+    with pytest.raises(DatasetError, match="validation.csv: is not there; remove .*fold-3 and train that fold again"):
+        evaluate.gather_validation(tmp_path, records)
+    table.to_csv(tmp_path / "classify/fold-3/validation.csv", index=False)
+    assert evaluate.gather_validation(tmp_path, records)["pid"].tolist() == ["001", "002"]
+
+
+def test_planes_are_known_of_figshare_and_looked_up_elsewhere(phantom_folder):
+    assert evaluate.planes({"kind": "figshare-jpeg"})[1] in ("axial", "coronal", "sagittal")
+    about = {"kind": "phantom", "size": 64, "digest": "other"}
+    assert evaluate.planes(about) is None and evaluate.planes(about, str(phantom_folder)) is None
+    prepared = open_data(str(phantom_folder), 64)
+    planes = evaluate.planes(prepared.about, str(phantom_folder))
+    assert planes.loc[prepared.index["file"]].tolist() == prepared.index["plane"].tolist()
+
+
+def test_each_look_is_a_row_of_what_was_tried(tmp_path):
+    table = calls([1, 2, 3], [1, 2, 2]).assign(pid=["a", "b", "c"], fold=1)
+    record = {
+        "finished": "2026-01-01 00:00 UTC",
+        "git": {"commit": "0123456789abcdef"},
+        "parameters": {"protocol": "official", "fold": 1, "seed": 7, "image_size": 64, "epochs": 2},
+        "seconds": 90,
+        "digest": "d" * 64,
+    }
+    path = tmp_path / "tried.csv"
+    for part in ("validation", "test"):
+        evaluate.write_down(path, 'more, and "other"', part, {"classify": table}, record)
+    rows = pd.read_csv(path, dtype={"commit": str})
+    assert rows["part"].tolist() == ["validation", "test"] and rows["change"][1] == 'more, and "other"'
+    assert rows["accuracy by slice"].tolist() == [0.6667, 0.6667] and rows["mean Dice"].isna().all()
+    assert (rows["commit"][0], rows["minutes"][0], rows["seed"][0]) == ("0123456789", 1.5, 7)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DatasetError, match="its columns are a, b; expected finished, commit"):
+        evaluate.write_down(path, "", "test", {"classify": table}, record)
+    assert path.read_text() == "a,b\n1,2\n"

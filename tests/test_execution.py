@@ -40,9 +40,10 @@ def changed(path, **values):
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
 def test_committed_profiles_are_good(path):
     profile = execution.read_profile(path) | {"data": "phantom", "name": "x"}
-    for task, notebook in execution.TASKS.items() if "folds" in profile else ():
+    for task in set(execution.TASKS) & set(profile):
         given = execution.fold_parameters(profile, task, 1)
-        assert execution.notebook_parameters(notebook, given)["results"] == f"results/x/{task}"
+        place = "results/x" if task == "both" else f"results/x/{task}"
+        assert execution.notebook_parameters(execution.TASKS[task], given)["results"] == place
     for section in set(execution.STUDIES) & set(profile):
         given = execution.study_parameters(profile, section)
         assert execution.notebook_parameters(execution.STUDIES[section], given)["results"].startswith("results/x")
@@ -57,6 +58,25 @@ def test_original_profile_is_the_study_as_it_was():
     assert [parameters[name] for name in training] == [512, 10, 300, 0.3, 10, 10, 1e-5]
     generator = ("zoom_low", "zoom_high", "shear_degrees", "fill", "filters", "all_slices")
     assert [parameters[name] for name in generator] == [0.8, 1.2, 0.2, "nearest", 16, False]
+
+
+def test_fold_of_both_tasks_is_up_to_date_only_with_both_records(tmp_path, monkeypatch, phantom_folder):
+    monkeypatch.setattr(execution, "pages", lambda profile: execution.ROOT / "book/runs/x")
+    profile = {"seed": 1, "protocol": "official", "folds": [1], "both": {"image_size": 64, "epochs": 1}}
+    profile |= {"data": str(phantom_folder), "name": "x"}
+    prepared = execution.open_data(profile["data"], 64)
+    given = execution.notebook_parameters("08_both", execution.fold_parameters(profile, "both", 1))
+    monkeypatch.setattr(execution, "ROOT", tmp_path)
+    page = tmp_path / "book/runs/x/08_both-fold-1.ipynb"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    for task in ("classify", "segment"):
+        assert execution.stale_pages(profile) == ["book/runs/x/08_both-fold-1.ipynb"]
+        part = given | {"task": task, "results": f"results/x/{task}"}
+        record = tmp_path / f"results/x/{task}/fold-1/run.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"digest": execution.run_digest("08_both", part, prepared)}))
+    assert execution.stale_pages(profile) == []
 
 
 def test_leakage_profile_trains_each_fold_in_a_job_of_its_own():

@@ -14,9 +14,15 @@ from braintumor.metrics import (
     hd95,
     interval,
     iou,
+    log_loss,
     macro_f1,
+    mean_interval,
+    pixel_precision,
+    pixel_sensitivity,
     predicted_label,
     segmentation_scores,
+    surest,
+    tempered,
     tumor_sizes,
 )
 
@@ -207,3 +213,36 @@ def test_tumor_sizes_are_thirds_in_order():
     sizes = tumor_sizes(pd.Series([50, 1, 9, 9, 9, 200]))
     assert sizes.tolist() == ["large", "small", "small", "medium", "medium", "large"]
     assert list(sizes.cat.categories) == ["small", "medium", "large"] and sizes.cat.ordered
+
+
+def test_interval_of_a_mean_is_that_of_the_slow_way():
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"pid": random.integers(20, size=200).astype(str), "dice": random.random(200)})
+    slow = interval(table, lambda t: t["dice"].mean(), draws=100, seed=3)
+    assert mean_interval(table["dice"], table["pid"], draws=100, seed=3) == pytest.approx(slow)
+
+
+def test_pixels_are_counted_over_all_slices_together():
+    rows = [segmentation_scores(SQUARE, box(4, 9, 10, 10), 0.5), segmentation_scores(SQUARE, EMPTY, 0.5)]
+    table = pd.DataFrame(rows)
+    assert pixel_sensitivity(table) == 50 / 200 and pixel_precision(table) == 50 / 100
+    assert pixel_precision(table.iloc[1:]) == 0
+
+
+def test_log_loss_by_hand():
+    table = predictions(("a", 1, 0.5, 0.25, 0.25), ("b", 2, 1, 0, 0))
+    assert log_loss(table) == pytest.approx((np.log(2) + np.log(1e6)) / 2)
+
+
+def test_temperature_divides_logits_and_keeps_the_call():
+    table = predictions(("a", 1, 0.64, 0.32, 0.04), ("b", 2, 1, 0, 0))
+    softer = tempered(table, 2)
+    assert softer.loc[0, ["p1", "p2", "p3"]].tolist() == pytest.approx(np.sqrt([16, 8, 1]) / np.sqrt([16, 8, 1]).sum())
+    assert softer["p1"][1] == pytest.approx(1 / 1.002) and table["p1"][1] == 1
+    assert tempered(table, 1)["p2"][0] == pytest.approx(0.32)
+
+
+def test_surest_leave_out_the_least_sure():
+    table = predictions(*((str(n), 1, p, 1 - p, 0) for n, p in enumerate((0.9, 0.5, 0.8, 0.95))))
+    assert surest(table, 0.75)["pid"].tolist() == ["3", "0", "2"]
+    assert len(surest(table, 1)) == 4

@@ -11,6 +11,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
+from braintumor import predict
 from braintumor.files import ROOT
 from braintumor.metrics import PROBABILITIES
 
@@ -79,6 +80,58 @@ def test_trained_fold_is_shown_again_without_training(trained, phantom_folder, t
     notebook = execute("02_classify", tmp_path / "again.ipynb", **parameters)
     assert (run / "classify/fold-2/run.json").read_bytes() == before
     assert " left" not in shown(notebook)
+
+
+@pytest.fixture(scope="session")
+def trained_together(phantom_folder, tmp_path_factory):
+    """A run of one fold by one network for both tasks: (folder of the run, executed notebook)."""
+    run = tmp_path_factory.mktemp("together")
+    parameters = {"data": str(phantom_folder), "results": str(run), "fold": 2, "epochs": 2, "threads": 1}
+    parameters |= {"filters": 8, "precision": "mixed_bfloat16", "tried": str(run / "tried.csv"), "change": "a test"}
+    return run, execute("08_both", run / "08.ipynb", **parameters)
+
+
+def test_one_network_writes_the_tables_of_both_tasks(trained_together, trained):
+    run, notebook = trained_together
+    for task in ("classify", "segment"):
+        record = json.loads((run / task / "fold-2/run.json").read_text())
+        assert record["digest"][:12] in shown(notebook) or task == "segment"
+        table, alone = (pd.read_csv(folder / task / "fold-2/predictions.csv") for folder in (run, trained[0]))
+        assert list(table) == list(alone) and table[["file", "label"]].equals(alone[["file", "label"]])
+        assert len(pd.read_csv(run / task / "fold-2/history.csv")) == 2
+    validation = pd.read_csv(run / "classify/fold-2/validation.csv", dtype={"pid": str})
+    test = pd.read_csv(run / "classify/fold-2/predictions.csv", dtype={"pid": str})
+    assert len(validation) and not set(validation["pid"]) & set(test["pid"])
+    tried = pd.read_csv(run / "tried.csv")
+    assert tried["part"].tolist() == ["validation", "test"] and tried["change"].eq("a test").all()
+    assert tried["accuracy by slice"][1] == pytest.approx(
+        (test[PROBABILITIES].to_numpy().argmax(1) + 1 == test["label"]).mean(), abs=1e-4
+    )
+
+
+def test_network_of_both_tasks_answers_alike_for_a_slice_and_its_mirror_image(trained_together):
+    run, _ = trained_together
+    image = np.random.default_rng(0).integers(256, size=(64, 64)).astype("uint8")
+    (classifier,), (segmenter,) = (predict.load_models(run, task, [2]) for task in ("classify", "segment"))
+    one, other = (predict.class_probabilities([classifier], view) for view in (image, image[:, ::-1]))
+    assert one == pytest.approx(other, abs=1e-5)
+    one, other = (predict.tumor_mask([segmenter], view) for view in (image, image[:, ::-1]))
+    assert np.mean(one != other[:, ::-1]) < 0.01
+    assert {layer.compute_dtype for layer in classifier.layers} == {"float32"}
+
+
+def test_settings_are_chosen_without_a_look_at_the_test_fold(phantom_folder, tmp_path):
+    parameters = {"data": str(phantom_folder), "results": str(tmp_path), "epochs": 1, "threads": 1, "filters": 8}
+    parameters |= {
+        "scored": "validation",
+        "tasks": ["segment"],
+        "network": "original",
+        "tried": str(tmp_path / "t.csv"),
+    }
+    execute("08_both", tmp_path / "08.ipynb", **parameters)
+    assert not (tmp_path / "classify").exists()
+    table, validation = (pd.read_csv(tmp_path / f"segment/fold-1/{name}.csv") for name in ("predictions", "validation"))
+    assert table.equals(validation) and pd.read_csv(tmp_path / "t.csv")["part"].tolist() == ["validation"]
 
 
 def test_evaluate_and_predict(trained, phantom_folder, tmp_path):

@@ -550,13 +550,13 @@ def _prepare_one(source, size, percentiles):
 def _recognise(directory, index):
     if (Path(directory) / "phantom.json").exists():
         return "phantom"
-    known = _figshare_table().reindex(index["file"]).reset_index()
+    known = figshare_table().reindex(index["file"]).reset_index()
     if not (known["pid"].eq(index["pid"]) & known["label"].eq(index["label"])).all():
         return "folder"
     return "figshare" if index["brightest"].max() > 255 else "figshare-jpeg"
 
 
-def _figshare_table():
+def figshare_table():
     """File number to pid, label and plane of figshare's slices; planes as derived by workflow/planes.py."""
     table = Path(__file__).parent / "figshare.csv"
     return pd.read_csv(table, dtype={"pid": str}).set_index("file")
@@ -568,7 +568,7 @@ def _completed(directory, index, kind):
         raise DatasetError(f"{directory}: {'; '.join(faults)}")
     index.insert(2, "family", index["pid"].map(family))
     if kind.startswith("figshare"):
-        index["plane"] = _figshare_table()["plane"].reindex(index["file"]).to_numpy()
+        index["plane"] = figshare_table()["plane"].reindex(index["file"]).to_numpy()
     elif (planes := Path(directory) / "planes.csv").exists():
         index["plane"] = pd.read_csv(planes).set_index("file")["plane"].reindex(index["file"]).to_numpy()
         if foreign := set(index["plane"].dropna()) - set(PLANES):

@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from scipy.optimize import minimize_scalar
 from sklearn.metrics import precision_recall_fscore_support
 
 from braintumor import metrics
-from braintumor.dataset import LABELS
+from braintumor.dataset import LABELS, figshare_table, open_data
 from braintumor.errors import DatasetError
 from braintumor.files import ROOT
 from braintumor.splits import FOLDS
-from braintumor.training import read_predictions
+from braintumor.training import read_predictions, read_table
 
 TRIED_SCORES = (
     "accuracy by slice",
@@ -70,15 +71,91 @@ def origin(table, records):
     }
 
 
+def gather_validation(run, records):
+    """What each fold of a run's classification said of its validation patients: one table, `fold` telling which.
+
+    `records` are those of `gather`. A patient may validate in several folds. Raises DatasetError if a fold has no such
+    table.
+    """
+    folder = ROOT / Path(run) / "classify"
+    paths = [folder / f"fold-{record['parameters']['fold']}" / "validation.csv" for record in records]
+    if missing := [path for path in paths if not path.exists()]:
+        raise DatasetError(f"{missing[0]}: is not there; remove {missing[0].parent} and train that fold again")
+    return pd.concat(map(read_table, paths), ignore_index=True)
+
+
+def temperatures(validation):
+    """The temperature of each fold that makes its validation patients' log loss least: Series by fold.
+
+    Guo et al. 2017. It is sought between 0.25 and 4: a fold without errors would go on without end.
+    """
+    return pd.Series(
+        {
+            fold: minimize_scalar(
+                lambda value, table=table: metrics.log_loss(metrics.tempered(table, value)), bounds=(0.25, 4)
+            ).x
+            for fold, table in validation.groupby("fold")
+        }
+    )
+
+
+def all_tempered(table, by_fold):
+    """A predictions table, each fold with its own temperature (Series by fold)."""
+    return pd.concat(metrics.tempered(part, by_fold[fold]) for fold, part in table.groupby("fold")).sort_index()
+
+
+def by_group(table, column, groups, draws=2000):
+    """Mean of `column` in each of `groups` (names of columns), with its interval by patients: a table.
+
+    Rows: (name of the column, group); columns: slices, patients, mean, low, high.
+    """
+    rows = {
+        (name, str(group)): {
+            "slices": len(part),
+            "patients": part["pid"].nunique(),
+            "mean": part[column].mean(),
+            **dict(zip(("low", "high"), metrics.mean_interval(part[column], part["pid"], draws), strict=True)),
+        }
+        for name in groups
+        for group, part in table.groupby(name, observed=True)
+    }
+    return pd.DataFrame(rows).T.astype({"slices": int, "patients": int})
+
+
+def difference(table, other, statistic, draws=2000):
+    """`statistic` of one predictions table less that of another, of the same slices: {value, low, high}.
+
+    Each draw takes the same patients from both, so what makes a patient hard for both cancels out.
+    Raises DatasetError if they do not hold the same slices.
+    """
+    if set(table["file"]) != set(other["file"]):
+        raise DatasetError(f"{len(table)} and {len(other)} slices to compare; expected the same slices in both runs")
+    both = pd.concat([table.assign(other=False), other.assign(other=True)], ignore_index=True)
+    return scored(both, lambda t: statistic(t[~t["other"]]) - statistic(t[t["other"]]), draws)
+
+
+def planes(about, data=""):
+    """Plane of each slice of the data that a run was made from, by file number: Series, or None if it is not known.
+
+    figshare's are known from the table in this package; others from `data`, if those are the run's data.
+    """
+    if about["kind"].startswith("figshare"):
+        return figshare_table()["plane"]
+    if not data or (prepared := open_data(data, about["size"])).about["digest"] != about["digest"]:
+        return None
+    return prepared.index.set_index("file")["plane"]
+
+
 def classification_scores(table, draws=2000):
     """Out-of-fold scores of a classification table: name to value, low and high (95 % by patients)."""
     patients = metrics.by_patient(table)
     return {
-        "accuracy by slice": _scored(table, metrics.accuracy, draws),
-        "macro F1 by slice": _scored(table, metrics.macro_f1, draws),
-        "accuracy by patient": _scored(patients, metrics.accuracy, draws),
-        "balanced accuracy by patient": _scored(patients, metrics.balanced_accuracy, draws),
-        "expected calibration error": _scored(table, metrics.calibration_error, draws),
+        "accuracy by slice": scored(table, metrics.accuracy, draws),
+        "macro F1 by slice": scored(table, metrics.macro_f1, draws),
+        "accuracy by patient": scored(patients, metrics.accuracy, draws),
+        "balanced accuracy by patient": scored(patients, metrics.balanced_accuracy, draws),
+        "expected calibration error": scored(table, metrics.calibration_error, draws),
+        "accuracy by slice, surest 90 %": scored(table, lambda t: metrics.accuracy(metrics.surest(t)), draws),
     }
 
 
@@ -98,14 +175,17 @@ def class_scores(table):
 def segmentation_scores(table, draws=2000):
     """Out-of-fold scores of a segmentation table: name to value, low and high (95 % by patients)."""
     return {
-        "mean Dice": _scored(table, lambda t: t["dice"].mean(), draws),
-        "median Dice": _scored(table, lambda t: t["dice"].median(), draws),
-        "mean IoU": _scored(table, lambda t: t["iou"].mean(), draws),
-        "share without overlap": _scored(table, lambda t: (t["dice"] == 0).mean(), draws),
+        "mean Dice": scored(table, lambda t: t["dice"].mean(), draws),
+        "median Dice": scored(table, lambda t: t["dice"].median(), draws),
+        "mean IoU": scored(table, lambda t: t["iou"].mean(), draws),
+        "share without overlap": scored(table, lambda t: (t["dice"] == 0).mean(), draws),
+        "share with no mask at all": scored(table, lambda t: (t["area_pred"] == 0).mean(), draws),
+        "pixel sensitivity": scored(table, metrics.pixel_sensitivity, draws),
+        "pixel precision": scored(table, metrics.pixel_precision, draws),
     } | (
         {}
         if table["hd95_mm"].isna().any()  # the pixel spacing of some slices is not known
-        else {"median HD95 (mm)": _scored(table, lambda t: t["hd95_mm"].median(), draws)}
+        else {"median HD95 (mm)": scored(table, lambda t: t["hd95_mm"].median(), draws)}
     )
 
 
@@ -152,13 +232,23 @@ def write_down(path, change, part, tables, record):
         file.write(line)
 
 
-def _scored(table, statistic, draws):
+def scored(table, statistic, draws=2000):
+    """`statistic(table)` with its 95 % interval by patients: {value, low, high}."""
     low, high = metrics.interval(table, statistic, draws=draws)
     return {"value": float(statistic(table)), "low": low, "high": high}
 
 
 def score_table(scores):
     """Scores as a table for reading: three digits, the interval beside the value."""
-    frame = pd.DataFrame(scores).T
-    frame["95 % interval"] = [f"{row.low:.3f} to {row.high:.3f}" for row in frame.itertuples()]
-    return frame[["value", "95 % interval"]].round(3)
+    return _readable(pd.DataFrame(scores).T, "value")[["value", "95 % interval"]]
+
+
+def group_table(frame, score):
+    """A table of `by_group` for reading; its mean is called `score`."""
+    shown = _readable(frame, "mean").rename(columns={"mean": score}).rename_axis(["by", "group"])
+    return shown[["slices", "patients", score, "95 % interval"]]
+
+
+def _readable(frame, value):
+    intervals = [f"{row.low:.3f} to {row.high:.3f}" for row in frame.itertuples()]
+    return frame.assign(**{value: frame[value].round(3), "95 % interval": intervals})

@@ -21,19 +21,24 @@ from braintumor.parameters import notebook_parameters
 from braintumor.provenance import run_digest
 from braintumor.splits import FOLDS, PROTOCOLS
 
-TASKS = {"classify": "02_classify", "segment": "03_segment"}
-FOLD_KEYS = {"protocol", "folds", *TASKS}  # of a profile that trains folds one by one
+TASKS = {"classify": "02_classify", "segment": "03_segment", "both": "08_both"}  # sections that train folds one by one
+FOLD_KEYS = {"protocol", "folds"}  # what such a profile gives beside them
 STUDIES = {"leakage": "06_leakage", "original": "07_original"}  # sections with one notebook each
 EXPLORE_SIZE = 128  # pixels a side in 01_explore, as in its parameters cell
 ORIGINAL_PARTS = 6  # networks that 07_original trains: one, three of the ensemble, two U-Nets
-PUBLISHED = ("leakage",)  # profiles whose results on the 8-bit copy of the dataset are committed, in results/PROFILE
+PUBLISHED = (
+    "leakage",
+    "full",
+    "full-family",
+)  # profiles whose results on the 8-bit copy of the dataset are committed, in results/PROFILE
 
 
 def read_profile(path):
     """Read a profile (config/NAME.yaml): a seed, and what to run with it.
 
-    That is protocol, folds and a section of notebook parameters for each of TASKS; or a section for one of STUDIES; or
-    both. Raises ParameterError naming the file and each key that is missing, unknown, or out of range.
+    That is protocol, folds and a section of notebook parameters for "classify" and "segment", or one for "both"; or a
+    section for one of STUDIES; or such together. Raises ParameterError naming the file and each key that is missing,
+    unknown, or out of range.
     """
     path = Path(path)
     try:
@@ -44,12 +49,13 @@ def read_profile(path):
     except yaml.YAMLError as error:
         raise ParameterError(f"{path}: is not YAML ({error})") from None
     found = set(profile) if isinstance(profile, dict) else set()
-    needed = {"seed"} | (FOLD_KEYS if found & FOLD_KEYS or not found & set(STUDIES) else set())
+    by_fold = FOLD_KEYS | ({"both"} if "both" in found else {"classify", "segment"})
+    needed = {"seed"} | (by_fold if found & {*FOLD_KEYS, *TASKS} or not found & set(STUDIES) else set())
     missing, unknown = sorted(needed - found), sorted(found - needed - set(STUDIES))
     if missing or unknown:
         raise ParameterError(
-            f"{path}: missing {missing}, unknown {unknown}; expected seed, "
-            f"with {', '.join(sorted(FOLD_KEYS))}, or one of {', '.join(STUDIES)}, or both"
+            f"{path}: missing {missing}, unknown {unknown}; expected seed, with protocol, folds, classify and segment "
+            f"(or both in place of these two), or one of {', '.join(STUDIES)}, or such together"
         )
     faults = []
     if profile.get("protocol", PROTOCOLS[0]) not in PROTOCOLS:
@@ -84,7 +90,8 @@ def run_name(profile_path, about):
 def fold_parameters(profile, task, fold):
     """Parameters of one fold's notebook; `profile` is one from `read_profile` with data and name of the run added."""
     shared = {name: profile[name] for name in ("data", "protocol", "seed")}
-    return shared | {"fold": fold, "threads": 1, "results": f"results/{profile['name']}/{task}"} | profile[task]
+    results = f"results/{profile['name']}" + ("" if task == "both" else f"/{task}")
+    return shared | {"fold": fold, "threads": 1, "results": results} | profile[task]
 
 
 def study_parameters(profile, section):
@@ -114,7 +121,7 @@ def leakage_jobs(profile):
 
 
 def stale_pages(profile):
-    """Pages of the run whose results are gone; of 02 and 03, also those of other parameters, data or code.
+    """Pages of the run whose results are gone; of 02, 03 and 08, also those of other parameters, data or code.
 
     06 and 07 look at that themselves when they run, which Snakemake asks for when parameters, data or code change.
     """
@@ -128,16 +135,22 @@ def stale_pages(profile):
         folder = ROOT / study_parameters(profile, "original")["results"]
         kept = sum(1 for _ in folder.glob("*/run.json")) if (folder / "scores.json").exists() else 0
         stale += [page] if page.exists() and kept < ORIGINAL_PARTS else []
-    for task, notebook in TASKS.items() if "folds" in profile else ():
-        prepared = open_data(profile["data"], profile[task]["image_size"])
+    for section in set(TASKS) & set(profile):
+        notebook, prepared = TASKS[section], open_data(profile["data"], profile[section]["image_size"])
         for fold in profile["folds"]:
-            parameters = notebook_parameters(notebook, fold_parameters(profile, task, fold))
-            record = ROOT / parameters["results"] / f"fold-{fold}" / "run.json"
-            done = json.loads(record.read_text())["digest"] if record.exists() else None
+            given = notebook_parameters(notebook, fold_parameters(profile, section, fold))
+            parts = [given]
+            if section == "both":  # its notebook keeps a record for each of its tasks
+                parts = [given | {"task": task, "results": f"{given['results']}/{task}"} for task in given["tasks"]]
             page = pages(profile) / f"{notebook}-fold-{fold}.ipynb"
-            if page.exists() and done != run_digest(notebook, parameters, prepared):
+            if page.exists() and not all(_is_done(notebook, part, prepared) for part in parts):
                 stale.append(page)
     return [str(page.relative_to(ROOT)) for page in stale]
+
+
+def _is_done(notebook, parameters, prepared):
+    record = ROOT / parameters["results"] / f"fold-{parameters['fold']}" / "run.json"
+    return record.exists() and json.loads(record.read_text())["digest"] == run_digest(notebook, parameters, prepared)
 
 
 def pages(profile):
@@ -154,7 +167,7 @@ def run(profile_path, data, cores):
     profile = read_profile(profile_path)
     named = profile | {"data": data, "name": ""}
     # a wrong parameter must not wait for its notebook's turn to be told
-    for task in TASKS if "folds" in profile else ():
+    for task in set(TASKS) & set(profile):
         notebook_parameters(TASKS[task], fold_parameters(named, task, 1))
     studies = [
         notebook_parameters(notebook, study_parameters(named, section))

@@ -8,7 +8,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from braintumor.dataset import LABELS
-from braintumor.metrics import PROBABILITIES, dice, predicted_label
+from braintumor.metrics import PROBABILITIES, calibration_bins, dice, predicted_label
 
 CLASS_COLORS = {"meningioma": "#0072B2", "glioma": "#E69F00", "pituitary tumor": "#CC79A7"}
 PROTOCOL_COLORS = {"slice": "#D55E00", "official": "#0072B2", "family": "#009E73"}
@@ -81,6 +81,21 @@ def _matrix(ax, shares, notes):
     ax.set_xticks(np.arange(3) + 0.5, names, rotation=20, ha="right")
     ax.set_yticks(np.arange(3) + 0.5, names, rotation=0)
     ax.set(xlabel="predicted", ylabel="true")
+
+
+def reliability(tables):
+    """Reliability diagram: share right against mean confidence in bins, for predictions tables by name.
+
+    A dot's area is its number of slices; the dotted line is a probability that can be believed.
+    """
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3.8), sharey=True, squeeze=False)
+    for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
+        bins = calibration_bins(table)
+        ax.plot([1 / 3, 1], [1 / 3, 1], color="0.6", linestyle=":")
+        ax.scatter(bins["confidence"], bins["right"], s=10 + 200 * bins["count"] / len(table), color="#0072B2")
+        ax.set(xlabel="mean probability of the called class", title=name)
+    axes[0, 0].set(ylabel="share right")
+    return figure
 
 
 def roc(table):

@@ -105,6 +105,48 @@ def interval(table, statistic, groups="pid", draws=2000, seed=0):
     return float(low), float(high)
 
 
+def mean_interval(values, groups, draws=2000, seed=0):
+    """`interval` of the mean of `values` (n,) with whole `groups` (n,) drawn: the same draws, from the groups' sums.
+
+    Some hundred times as fast, which counts where each class, plane and size has its own. Returns (low, high).
+    """
+    sums = pd.Series(np.asarray(values, float)).groupby(np.asarray(groups)).agg(["sum", "size"]).to_numpy()
+    random = np.random.default_rng(seed)
+    drawn = [sums[random.integers(len(sums), size=len(sums))].sum(axis=0) for _ in range(draws)]
+    means = [total / count for total, count in drawn]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def pixel_sensitivity(table):
+    """Share of the true masks' pixels, over all rows of a segmentation table together, that is drawn."""
+    return float(_common_pixels(table).sum() / table["area_true"].sum())
+
+
+def pixel_precision(table):
+    """Share of the drawn pixels, over all rows of a segmentation table together, that is tumor; 0 if none is drawn."""
+    return float(_common_pixels(table).sum() / max(table["area_pred"].sum(), 1))
+
+
+def _common_pixels(table):
+    return (table["dice"] * (table["area_true"] + table["area_pred"]) / 2).round()
+
+
+def tempered(table, temperature):
+    """A predictions table with its logits divided by `temperature`: over 1 it is less sure, and calls the same class.
+
+    Guo et al. 2017. A probability that was written as 0 counts as one in a million.
+    """
+    powers = table[PROBABILITIES].clip(lower=1e-6) ** (1 / temperature)
+    return table.assign(**powers.div(powers.sum(axis=1), axis=0))
+
+
+def surest(table, share=0.9):
+    """The `share` of a predictions table's rows whose greatest probability is greatest."""
+    confidence = table[PROBABILITIES].to_numpy().max(axis=1)
+    return table.iloc[np.argsort(-confidence, kind="stable")[: round(share * len(table))]]
+
+
 def segmentation_scores(true, predicted, spacing_mm):
     """Scores of one slice's predicted mask (bool, native size): dice, iou, hd95_mm, area_true and area_pred."""
     return {

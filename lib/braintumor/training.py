@@ -136,8 +136,13 @@ class FoldRun:
 
 
 def read_predictions(folder):
-    """A fold's predictions.csv as a table; pid stays text."""
-    return pd.read_csv(folder / "predictions.csv", dtype={"pid": str})
+    """A fold's predictions.csv as a table."""
+    return read_table(folder / "predictions.csv")
+
+
+def read_table(path):
+    """A table of slices (CSV); pid stays text."""
+    return pd.read_csv(path, dtype={"pid": str})
 
 
 class _Plateau(keras.callbacks.ReduceLROnPlateau):
