@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from braintumor import metrics, models
 from braintumor.models import bce_dice, cnn, ensemble, unet
 
 pytestmark = pytest.mark.usefixtures("deterministic")
@@ -264,3 +265,57 @@ def test_bce_dice_is_cross_entropy_plus_one_minus_dice_of_the_whole_batch():
     cross_entropy = -(2 * np.log(0.9) + 6 * np.log(0.8)) / 8
     dice = 2 * (2 * 0.9) / (2 + 2 * 0.9 + 6 * 0.2)
     assert float(bce_dice(true, predicted)) == pytest.approx(cross_entropy + 1 - dice, abs=1e-5)
+
+
+def disc(size, x, y, radius):
+    """A bright disc on black, (size, size) float32 in [0, 1]."""
+    rows, columns = np.mgrid[:size, :size]
+    return (np.hypot(columns - x, rows - y) < radius).astype("float32")
+
+
+@pytest.mark.parametrize("x, y, radius", [(64, 64, 40), (40, 70, 30), (100, 64, 26), (64, 64, 90)])
+def test_head_is_found_with_a_small_margin(x, y, radius):
+    left, top, side = np.array(models.head_box(disc(128, x, y, radius)[None, ..., None]))[0]
+    assert left <= max(x - radius, 0) and top <= max(y - radius, 0)
+    assert left + side >= min(x + radius, 127) and top + side >= min(y + radius, 127)
+    assert left >= 0 and top >= 0 and max(left, top) + side <= 128
+    assert side <= min(2 * radius + 12, 128)
+
+
+def test_slice_without_a_head_is_taken_whole():
+    boxes = np.array(models.head_box(np.zeros((2, 64, 64, 1), "float32")))
+    assert boxes.tolist() == [[0, 0, 64]] * 2
+
+
+def test_mask_comes_back_to_its_place():
+    slices = np.stack([disc(128, 50, 70, 40), disc(128, 64, 64, 62)])[..., None]
+    masks = np.stack([disc(128, 60, 80, 10), disc(128, 30, 64, 20)])[..., None]
+    boxes = models.head_box(slices)
+    cut = models.cut_out(masks, boxes, 64)
+    assert cut.shape == (2, 64, 64, 1)
+    back = np.array(models.put_back(cut, boxes, 128))
+    assert back.shape == masks.shape
+    for one, other in zip(masks, back, strict=True):
+        assert metrics.dice(one > 0.5, other > 0.5) > 0.95
+
+
+def test_whole_slice_at_its_own_size_is_left_as_it_is():
+    image = np.random.default_rng(0).random((1, 64, 64, 1)).astype("float32")
+    whole = np.float32([[0, 0, 64]])
+    assert np.allclose(models.cut_out(image, whole, 64), image, atol=1e-6)
+    assert np.allclose(models.put_back(image, whole, 64), image, atol=1e-6)
+
+
+def test_heads_of_a_prepared_set_are_cut_out_as_bytes():
+    slices, masks = (disc(128, 50, 70, radius).astype("uint8") for radius in (40, 10))
+    image, mask = models.head_cutter(128, 64).predict([255 * slices[None], masks[None]], verbose=0)
+    assert image.dtype == mask.dtype == np.uint8 and image.shape == mask.shape == (1, 64, 64)
+    assert image.max() == 255 and set(np.unique(mask)) == {0, 1}
+    side = np.array(models.head_box(slices[None, ..., None].astype("float32")))[0, 2]
+    assert mask.sum() == pytest.approx(masks.sum() * (64 / side) ** 2, rel=0.05)  # larger than in the slice at 64
+
+
+@pytest.mark.parametrize("cut", [0, 72, 144])
+def test_head_that_cannot_be_cut_so_is_refused(cut):
+    with pytest.raises(ValueError, match=f"head cut out at {cut} pixels: expected a multiple of 16, at most"):
+        models.head_cutter(128, cut)

@@ -87,7 +87,14 @@ def trained_together(phantom_folder, tmp_path_factory):
     """A run of one fold by one network for both tasks: (folder of the run, executed notebook)."""
     run = tmp_path_factory.mktemp("together")
     parameters = {"data": str(phantom_folder), "results": str(run), "fold": 2, "epochs": 2, "threads": 1}
-    parameters |= {"filters": 8, "precision": "mixed_bfloat16", "tried": str(run / "tried.csv"), "change": "a test"}
+    parameters |= {
+        "filters": 8,
+        "image_size": 96,
+        "crop_to": 64,
+        "precision": "mixed_bfloat16",
+        "tried": str(run / "tried.csv"),
+        "change": "a test",
+    }
     return run, execute("08_both", run / "08.ipynb", **parameters)
 
 

@@ -1,7 +1,7 @@
 """The networks as functions: the original study's, and a compact classifier for small slices and short runs."""
 
 from keras import Model as KerasModel
-from keras import Sequential, layers, losses, regularizers
+from keras import Sequential, layers, losses, ops, regularizers
 
 CLASSES = 3
 
@@ -107,6 +107,65 @@ def unet(size=512, filters=16, dropout=0.0):
         x = layers.Dropout(dropout)(x) if dropout else x
         x = two_convolutions(x, filters * 2**step)
     return KerasModel(inputs, layers.Conv2D(1, 1, activation="sigmoid")(x), name="unet")
+
+
+def head_box(image):
+    """The square around the head: slices (batch, size, size, 1) in [0, 1] to (batch, 3), left, top and side in pixels.
+
+    Rows and columns count as head where at least two of their 64 blocks are brighter than 0.08 on average; a margin
+    of 1/32 of the slice is added. A slice with nothing bright is one square. Made of Keras' operations, as are
+    `cut_out` and `put_back`, so that a saved network finds the head by itself.
+    """
+    size = image.shape[1]
+    bright = ops.cast(ops.average_pool(image, size // 64) > 0.08, "float32")[..., 0]
+    (left, right), (top, bottom) = (_first_and_last(ops.sum(bright, axis=axis) >= 2, size // 64) for axis in (1, 2))
+    side = ops.minimum(ops.maximum(right - left, bottom - top) + size // 32, float(size))
+    corner = [
+        ops.minimum(ops.maximum((start + end - side) / 2, 0.0), size - side)
+        for start, end in ((left, right), (top, bottom))
+    ]
+    return ops.stack([*corner, side], axis=1)
+
+
+def _first_and_last(counts, block):
+    """Where a row of bools (batch, blocks) is true first, and where for the last time, in pixels."""
+    blocks = ops.cast(counts, "float32")
+    first = ops.argmax(blocks, axis=1)
+    last = blocks.shape[1] - ops.argmax(ops.flip(blocks, axis=1), axis=1)
+    return [ops.cast(place, "float32") * block for place in (first, last)]
+
+
+def cut_out(image, box, size):
+    """The square `box` of each slice, from `head_box`, at `size` pixels a side, which is not more than the slice's."""
+    scale = box[:, 2] / size
+    return _moved(image, scale, *(box[:, axis] + (scale - 1) / 2 for axis in (0, 1)))[:, :size, :size]
+
+
+def put_back(mask, box, size):
+    """The opposite of `cut_out`: a mask of the square `box` as one of the whole slice, `size` a side, 0 around it."""
+    scale, missing = box[:, 2] / mask.shape[1], size - mask.shape[1]
+    mask = ops.pad(mask, ((0, 0), (0, missing), (0, missing), (0, 0)))
+    return _moved(mask, 1 / scale, *((0.5 - box[:, axis]) / scale - 0.5 for axis in (0, 1)))
+
+
+def _moved(images, scale, left, top):
+    zero = ops.zeros_like(scale)
+    transform = ops.stack([scale, zero, left, zero, scale, top, zero, zero], axis=1)
+    return ops.image.affine_transform(images, transform, interpolation="bilinear", fill_mode="constant")
+
+
+def head_cutter(size, cut):
+    """Slices and masks (batch, size, size) uint8 to those of the head alone, (batch, cut, cut) uint8: a network.
+
+    Raises ValueError if `cut` is more than `size`, or not a multiple of 16.
+    """
+    if cut % 16 or not 0 < cut <= size:
+        raise ValueError(f"head cut out at {cut} pixels: expected a multiple of 16, at most the slice's {size}")
+    image, mask = (layers.Input((size, size), dtype="uint8") for _ in range(2))
+    slices, masks = (ops.cast(one, "float32")[..., None] for one in (image, mask))
+    box = head_box(slices / 255)
+    slices, masks = (cut_out(one, box, cut)[..., 0] for one in (slices, masks))
+    return KerasModel([image, mask], [ops.cast(ops.round(slices), "uint8"), ops.cast(masks >= 0.5, "uint8")])
 
 
 def bce_dice(true, predicted):
