@@ -44,6 +44,9 @@ def test_committed_profiles_are_good(path):
         given = execution.fold_parameters(profile, task, 1)
         place = "results/x" if task == "both" else f"results/x/{task}"
         assert execution.notebook_parameters(execution.TASKS[task], given)["results"] == place
+    for name in profile.get("trials", {}):
+        given = execution.trial_parameters(profile, name)
+        assert execution.notebook_parameters("08_both", given)["results"] == f"results/x/{name}"
     for section in set(execution.STUDIES) & set(profile):
         given = execution.study_parameters(profile, section)
         assert execution.notebook_parameters(execution.STUDIES[section], given)["results"].startswith("results/x")
@@ -117,6 +120,8 @@ def test_run_is_named_by_profile_and_data_and_a_published_one_by_its_profile(ste
         ({"seed": "one"}, "seed is 'one'; expected a whole number"),
         ({"segment": {"epochs": 1}}, "segment is {'epochs': 1}; expected the parameters of its notebook"),
         ({"original": [64]}, "original is [64]; expected the parameters of its notebook"),
+        ({"trials": ["a"]}, "trials is ['a']; expected names, with parameters for each"),
+        ({"trials": {"a": {"fold": 1}}}, "trials, a is {'fold': 1}; expected the parameters of its notebook"),
     ],
 )
 def test_bad_profile_is_refused(profile, values, named):

@@ -26,19 +26,16 @@ FOLD_KEYS = {"protocol", "folds"}  # what such a profile gives beside them
 STUDIES = {"leakage": "06_leakage", "original": "07_original"}  # sections with one notebook each
 EXPLORE_SIZE = 128  # pixels a side in 01_explore, as in its parameters cell
 ORIGINAL_PARTS = 6  # networks that 07_original trains: one, three of the ensemble, two U-Nets
-PUBLISHED = (
-    "leakage",
-    "full",
-    "full-family",
-)  # profiles whose results on the 8-bit copy of the dataset are committed, in results/PROFILE
+# profiles whose results on the 8-bit copy of the dataset are committed, in results/PROFILE
+PUBLISHED = ("leakage", "full", "full-family", "trials")
 
 
 def read_profile(path):
     """Read a profile (config/NAME.yaml): a seed, and what to run with it.
 
     That is protocol, folds and a section of notebook parameters for "classify" and "segment", or one for "both"; or a
-    section for one of STUDIES; or such together. Raises ParameterError naming the file and each key that is missing,
-    unknown, or out of range.
+    section for one of STUDIES; or "trials", name to parameters of 08_both; or such together. Raises ParameterError
+    naming the file and each key that is missing, unknown, or out of range.
     """
     path = Path(path)
     try:
@@ -50,12 +47,13 @@ def read_profile(path):
         raise ParameterError(f"{path}: is not YAML ({error})") from None
     found = set(profile) if isinstance(profile, dict) else set()
     by_fold = FOLD_KEYS | ({"both"} if "both" in found else {"classify", "segment"})
-    needed = {"seed"} | (by_fold if found & {*FOLD_KEYS, *TASKS} or not found & set(STUDIES) else set())
-    missing, unknown = sorted(needed - found), sorted(found - needed - set(STUDIES))
+    others = {*STUDIES, "trials"}
+    needed = {"seed"} | (by_fold if found & {*FOLD_KEYS, *TASKS} or not found & others else set())
+    missing, unknown = sorted(needed - found), sorted(found - needed - others)
     if missing or unknown:
         raise ParameterError(
             f"{path}: missing {missing}, unknown {unknown}; expected seed, with protocol, folds, classify and segment "
-            f"(or both in place of these two), or one of {', '.join(STUDIES)}, or such together"
+            f"(or both in place of these two), or one of {', '.join(sorted(others))}, or such together"
         )
     faults = []
     if profile.get("protocol", PROTOCOLS[0]) not in PROTOCOLS:
@@ -65,11 +63,14 @@ def read_profile(path):
         faults.append(f"folds is {folds!r}; expected a list of different numbers from 1 to 5")
     if type(profile["seed"]) is not int:
         faults.append(f"seed is {profile['seed']!r}; expected a whole number")
-    for section in found & {*TASKS, *STUDIES}:
-        if not isinstance(profile[section], dict) or "image_size" not in profile[section]:
-            faults.append(
-                f"{section} is {profile[section]!r}; expected the parameters of its notebook, image_size among them"
-            )
+    sections = {name: profile[name] for name in sorted(found & {*TASKS, *STUDIES})}
+    if isinstance(trials := profile.get("trials", {}), dict):
+        sections |= {f"trials, {name}": given for name, given in trials.items()}
+    else:
+        faults.append(f"trials is {trials!r}; expected names, with parameters for each")
+    for section, given in sections.items():
+        if not isinstance(given, dict) or "image_size" not in given:
+            faults.append(f"{section} is {given!r}; expected the parameters of its notebook, image_size among them")
     if faults:
         raise ParameterError("; ".join(f"{path}: {fault}" for fault in faults))
     return profile
@@ -99,6 +100,12 @@ def study_parameters(profile, section):
     results = f"results/{profile['name']}" + ("" if section == "leakage" else f"/{section}")
     shared = {"data": profile["data"], "seed": profile["seed"], "threads": 1, "results": results}
     return shared | profile[section]
+
+
+def trial_parameters(profile, name):
+    """Parameters of notebook 08_both for one of the profile's trials; `profile` as in `fold_parameters`."""
+    shared = {"data": profile["data"], "seed": profile["seed"], "threads": 1}
+    return shared | {"results": f"results/{profile['name']}/{name}"} | profile["trials"][name]
 
 
 def leakage_jobs(profile):
@@ -135,16 +142,22 @@ def stale_pages(profile):
         folder = ROOT / study_parameters(profile, "original")["results"]
         kept = sum(1 for _ in folder.glob("*/run.json")) if (folder / "scores.json").exists() else 0
         stale += [page] if page.exists() and kept < ORIGINAL_PARTS else []
-    for section in set(TASKS) & set(profile):
-        notebook, prepared = TASKS[section], open_data(profile["data"], profile[section]["image_size"])
-        for fold in profile["folds"]:
-            given = notebook_parameters(notebook, fold_parameters(profile, section, fold))
-            parts = [given]
-            if section == "both":  # its notebook keeps a record for each of its tasks
-                parts = [given | {"task": task, "results": f"{given['results']}/{task}"} for task in given["tasks"]]
-            page = pages(profile) / f"{notebook}-fold-{fold}.ipynb"
-            if page.exists() and not all(_is_done(notebook, part, prepared) for part in parts):
-                stale.append(page)
+    jobs = [
+        (f"{TASKS[section]}-fold-{fold}", TASKS[section], fold_parameters(profile, section, fold))
+        for section in TASKS
+        if section in profile
+        for fold in profile["folds"]
+    ]
+    both = TASKS["both"]
+    jobs += [(f"parts/{both}-{name}", both, trial_parameters(profile, name)) for name in profile.get("trials", {})]
+    for page, notebook, given in jobs:
+        given = notebook_parameters(notebook, given)
+        parts = [given]
+        if notebook == both:  # it keeps a record for each of its tasks
+            parts = [given | {"task": task, "results": f"{given['results']}/{task}"} for task in given["tasks"]]
+        page, prepared = pages(profile) / f"{page}.ipynb", open_data(given["data"], given["image_size"])
+        if page.exists() and not all(_is_done(notebook, part, prepared) for part in parts):
+            stale.append(page)
     return [str(page.relative_to(ROOT)) for page in stale]
 
 
@@ -169,6 +182,7 @@ def run(profile_path, data, cores):
     # a wrong parameter must not wait for its notebook's turn to be told
     for task in set(TASKS) & set(profile):
         notebook_parameters(TASKS[task], fold_parameters(named, task, 1))
+    trials = [notebook_parameters(TASKS["both"], trial_parameters(named, name)) for name in profile.get("trials", {})]
     studies = [
         notebook_parameters(notebook, study_parameters(named, section))
         for section, notebook in STUDIES.items()
@@ -177,9 +191,9 @@ def run(profile_path, data, cores):
     if data != "phantom":
         data = str(Path(data).expanduser().resolve())
     # prepared here, before two notebooks at once would both do it
-    wanted = [(EXPLORE_SIZE, PERCENTILES)] + [
-        (profile[task]["image_size"], PERCENTILES) for task in TASKS if task in profile
-    ]
+    sizes = {EXPLORE_SIZE, *(profile[task]["image_size"] for task in TASKS if task in profile)}
+    sizes |= {parameters["image_size"] for parameters in trials}
+    wanted = [(size, PERCENTILES) for size in sizes]
     for parameters in studies:
         wanted += [(value, (0, 100)) for name, value in parameters.items() if name.endswith("image_size")]
     about = [open_data(data, *one).about for one in sorted(set(wanted))][0]

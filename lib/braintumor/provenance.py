@@ -22,11 +22,8 @@ FOLDS_FROM = {
     "given": "as given in slices.csv",
     "made": "made by family, since the data names none",
 }
-SHOW_ONLY = (
-    "data",
-    "results",
-    "threads",
-)  # parameters that do not change what is computed; data has a digest
+# parameters that do not change what is computed; data has a digest
+SHOW_ONLY = ("data", "results", "threads", "tried", "change")
 
 
 def run_digest(notebook, parameters, data):
