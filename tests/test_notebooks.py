@@ -1,6 +1,7 @@
 """The notebooks, as a reader runs them: by papermill, with tiny parameters, on a tiny phantom."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -139,6 +140,23 @@ def test_settings_are_chosen_without_a_look_at_the_test_fold(phantom_folder, tmp
     assert not (tmp_path / "classify").exists()
     table, validation = (pd.read_csv(tmp_path / f"segment/fold-1/{name}.csv") for name in ("predictions", "validation"))
     assert table.equals(validation) and pd.read_csv(tmp_path / "t.csv")["part"].tolist() == ["validation"]
+
+
+def test_published_run_is_shown_beside_other_folds_seeds_and_settings(trained_together, trained, tmp_path):
+    run, _ = trained_together
+    execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), other=str(trained[0]), draws=20)
+    for name, scored, seed in (("baseline", "validation", 1), ("other", "validation", 1), ("again", "test", 2)):
+        for task in ("classify", "segment") if name != "other" else ("segment",):
+            shutil.copytree(run / task, tmp_path / "trials" / name / task)
+            path = tmp_path / "trials" / name / task / "fold-2/run.json"
+            record = json.loads(path.read_text())
+            record["parameters"] |= {"scored": scored, "seed": seed}
+            path.write_text(json.dumps(record))
+    folders = {"run": str(run), "family": str(trained[0]), "trials": str(tmp_path / "trials")}
+    notebook = execute("09_published", tmp_path / "09.ipynb", **folders, draws=20)
+    page = str(notebook.cells)
+    assert "seed 1" in page and "seed 2" in page and "baseline" in page and "+0.000 (+0.000 to +0.000)" in page
+    assert "1 looks at validation patients, 1 at test patients" in shown(notebook)
 
 
 def test_evaluate_and_predict(trained, phantom_folder, tmp_path):
