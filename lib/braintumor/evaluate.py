@@ -233,9 +233,12 @@ def write_down(path, change, part, tables, record):
 
 
 def scored(table, statistic, draws=2000):
-    """`statistic(table)` with its 95 % interval by patients: {value, low, high}."""
-    low, high = metrics.interval(table, statistic, draws=draws)
-    return {"value": float(statistic(table)), "low": low, "high": high}
+    """`statistic(table)` with its 95 % interval by patients: {value, low, high}, at six digits.
+
+    More digits would differ from one machine to the next, and committed scores with them.
+    """
+    values = (statistic(table), *metrics.interval(table, statistic, draws=draws))
+    return {name: round(float(value), 6) for name, value in zip(("value", "low", "high"), values, strict=True)}
 
 
 def score_table(scores):
