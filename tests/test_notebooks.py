@@ -159,6 +159,17 @@ def test_published_run_is_shown_beside_other_folds_seeds_and_settings(trained_to
     assert "1 looks at validation patients, 1 at test patients" in shown(notebook)
 
 
+def test_failures_are_listed_and_shown_with_their_slices(trained_together, phantom_folder, tmp_path):
+    run, _ = trained_together
+    shutil.copy(run / "classify/fold-2/both.keras", tmp_path / "fold-2.keras")
+    folders = {"run": str(run), "data": str(phantom_folder), "models": str(tmp_path)}
+    page = str(execute("10_failures", tmp_path / "10.ipynb", **folders).cells)
+    assert "are called wrong" in page and "image/svg+xml" in page
+    assert "times the tumor's area" in page or "nothing drawn" in page
+    shown_without = str(execute("10_failures", tmp_path / "10b.ipynb", run=str(run)).cells)
+    assert "no slices were given" in shown_without
+
+
 def test_evaluate_and_predict(trained, phantom_folder, tmp_path):
     run, _ = trained
     notebook = execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), draws=20)

@@ -98,6 +98,15 @@ def reliability(tables):
     return figure
 
 
+def strip(table, score, title):
+    """A dot for each row of `table` at its `score` (a column, 0 to 1), a row of dots for each class (column tumor)."""
+    figure, ax = plt.subplots(figsize=(6.5, 3))
+    order = {"order": list(CLASS_COLORS), "hue_order": list(CLASS_COLORS), "palette": CLASS_COLORS}
+    sns.stripplot(table, x=score, y="tumor", hue="tumor", **order, size=3, alpha=0.6, legend=False, ax=ax)
+    ax.set(xlim=(-0.02, 1.02), xlabel=title, ylabel="")
+    return figure
+
+
 def roc(table):
     """ROC curves of a predictions table, each class against the rest, with the areas under them.
 
