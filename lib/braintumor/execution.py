@@ -33,9 +33,10 @@ PUBLISHED = ("leakage", "full", "full-family", "trials")
 def read_profile(path):
     """Read a profile (config/NAME.yaml): a seed, and what to run with it.
 
-    That is protocol, folds and a section of notebook parameters for "classify" and "segment", or one for "both"; or a
-    section for one of STUDIES; or "trials", name to parameters of 08_both; or such together. Raises ParameterError
-    naming the file and each key that is missing, unknown, or out of range.
+    That is protocol, folds and a section of notebook parameters for "classify" and "segment", or for "both", or for all
+    three, where a section may have folds of its own; or a section for one of STUDIES; or "trials", name to parameters
+    of 08_both; or such together. Raises ParameterError naming the file and each key that is missing, unknown, or out of
+    range.
     """
     path = Path(path)
     try:
@@ -46,21 +47,24 @@ def read_profile(path):
     except yaml.YAMLError as error:
         raise ParameterError(f"{path}: is not YAML ({error})") from None
     found = set(profile) if isinstance(profile, dict) else set()
-    by_fold = FOLD_KEYS | ({"both"} if "both" in found else {"classify", "segment"})
-    others = {*STUDIES, "trials"}
+    by_fold = FOLD_KEYS | (set() if found & set(TASKS) == {"both"} else {"classify", "segment"})
+    others = {*STUDIES, "both", "trials"}
     needed = {"seed"} | (by_fold if found & {*FOLD_KEYS, *TASKS} or not found & others else set())
     missing, unknown = sorted(needed - found), sorted(found - needed - others)
     if missing or unknown:
         raise ParameterError(
-            f"{path}: missing {missing}, unknown {unknown}; expected seed, with protocol, folds, classify and segment "
-            f"(or both in place of these two), or one of {', '.join(sorted(others))}, or such together"
+            f"{path}: missing {missing}, unknown {unknown}; expected seed, with protocol, folds, and classify and "
+            f"segment (or both, or all three); or one of {', '.join((*STUDIES, 'trials'))}; or such together"
         )
     faults = []
     if profile.get("protocol", PROTOCOLS[0]) not in PROTOCOLS:
         faults.append(f"protocol is {profile['protocol']!r}; expected one of {', '.join(PROTOCOLS)}")
-    folds = profile.get("folds", list(FOLDS))
-    if not isinstance(folds, list) or not folds or not set(folds) <= set(FOLDS) or len(set(folds)) < len(folds):
-        faults.append(f"folds is {folds!r}; expected a list of different numbers from 1 to 5")
+    for section in ("", *sorted(found & set(TASKS))):
+        given = profile if not section else profile[section] if isinstance(profile[section], dict) else {}
+        folds = given.get("folds", list(FOLDS))
+        if not isinstance(folds, list) or not folds or not set(folds) <= set(FOLDS) or len(set(folds)) < len(folds):
+            where = f"{section}, " if section else ""
+            faults.append(f"{where}folds is {folds!r}; expected a list of different numbers from 1 to 5")
     if type(profile["seed"]) is not int:
         faults.append(f"seed is {profile['seed']!r}; expected a whole number")
     sections = {name: profile[name] for name in sorted(found & {*TASKS, *STUDIES})}
@@ -88,11 +92,20 @@ def run_name(profile_path, about):
     return f"{Path(profile_path).stem}-{kind}"
 
 
+def folds_of(profile, task):
+    """The folds that a profile's section for one of TASKS trains: its own, or the profile's."""
+    return profile[task].get("folds", profile["folds"]) if task in profile else []
+
+
 def fold_parameters(profile, task, fold):
-    """Parameters of one fold's notebook; `profile` is one from `read_profile` with data and name of the run added."""
+    """Parameters of one fold's notebook; `profile` is one from `read_profile` with data and name of the run added.
+
+    A network for both tasks writes the folders of both, so beside networks for each it has a folder of its own.
+    """
     shared = {name: profile[name] for name in ("data", "protocol", "seed")}
-    results = f"results/{profile['name']}" + ("" if task == "both" else f"/{task}")
-    return shared | {"fold": fold, "threads": 1, "results": results} | profile[task]
+    place = task if task != "both" or "classify" in profile else ""
+    given = {name: value for name, value in profile[task].items() if name != "folds"}
+    return shared | {"fold": fold, "threads": 1, "results": f"results/{profile['name']}/{place}".rstrip("/")} | given
 
 
 def study_parameters(profile, section):
@@ -145,8 +158,7 @@ def stale_pages(profile):
     jobs = [
         (f"{TASKS[section]}-fold-{fold}", TASKS[section], fold_parameters(profile, section, fold))
         for section in TASKS
-        if section in profile
-        for fold in profile["folds"]
+        for fold in folds_of(profile, section)
     ]
     both = TASKS["both"]
     jobs += [(f"parts/{both}-{name}", both, trial_parameters(profile, name)) for name in profile.get("trials", {})]
@@ -266,7 +278,7 @@ def build_book(profile):
     left out.
     """
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text().replace("runs/quick-phantom/", f"runs/{profile['name']}/"))
-    others = tuple(f"-fold-{fold}" for fold in FOLDS if fold not in profile.get("folds", ()))
+    others = tuple(f"{TASKS[task]}-fold-{fold}" for task in TASKS for fold in set(FOLDS) - set(folds_of(profile, task)))
     for part in toc["parts"]:
         part["chapters"] = _existing(part["chapters"], others)
     table = pages(profile) / "_toc.yml"
