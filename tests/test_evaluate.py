@@ -152,7 +152,7 @@ def test_each_look_is_a_row_of_what_was_tried(tmp_path):
     record = {
         "finished": "2026-01-01 00:00 UTC",
         "git": {"commit": "0123456789abcdef"},
-        "parameters": {"protocol": "official", "fold": 1, "seed": 7, "image_size": 64, "epochs": 2},
+        "parameters": {"protocol": "official", "fold": 1, "seed": 7, "image_size": 64, "crop_to": 32, "epochs": 2},
         "seconds": 90,
         "digest": "d" * 64,
     }
@@ -162,7 +162,7 @@ def test_each_look_is_a_row_of_what_was_tried(tmp_path):
     rows = pd.read_csv(path, dtype={"commit": str})
     assert rows["part"].tolist() == ["validation", "test"] and rows["change"][1] == 'more, and "other"'
     assert rows["accuracy by slice"].tolist() == [0.6667, 0.6667] and rows["mean Dice"].isna().all()
-    assert (rows["commit"][0], rows["minutes"][0], rows["seed"][0]) == ("0123456789", 1.5, 7)
+    assert (rows["commit"][0], rows["minutes"][0], rows["pixels"][0]) == ("0123456789", 1.5, 32)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DatasetError, match="its columns are a, b; expected finished, commit"):
         evaluate.write_down(path, "", "test", {"classify": table}, record)

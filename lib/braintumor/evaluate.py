@@ -210,7 +210,7 @@ def write_down(path, change, part, tables, record):
     """Add a row for one look at predictions to a table of all that was tried (CSV at `path` under the project).
 
     `change` says in words what was tried, `part` whose predictions `tables` ({task: table}) are, "validation" or
-    "test"; `record` is the run.json. Raises DatasetError if the file there has other columns.
+    "test"; `record` is the run.json of notebook 08. Raises DatasetError if the file there has other columns.
     """
     given, path = record["parameters"], ROOT / path
     row = {
@@ -218,7 +218,8 @@ def write_down(path, change, part, tables, record):
         "commit": (record["git"]["commit"] or "")[:10],
         "change": change,
         "part": part,
-        **{name: given[name] for name in ("protocol", "fold", "seed", "image_size", "epochs")},
+        **{name: given[name] for name in ("protocol", "fold", "seed", "epochs")},
+        "pixels": given["crop_to"] or given["image_size"],  # that the network sees
         "slices": len(next(iter(tables.values()))),
         **dict.fromkeys(TRIED_SCORES),
         **{name: round(score, 4) for name, score in quick_scores(tables).items()},
