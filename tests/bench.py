@@ -3,6 +3,7 @@
 python tests/bench.py [DATA]    DATA: a folder of .mat files; default the phantom
 """
 
+import statistics
 import sys
 import tempfile
 import threading
@@ -114,36 +115,147 @@ def bench_augmentation(prepared):
     usual, ours = (sorted(values)[1] for values in rates.values())
     print(f"augment image and mask at {SIZE} px: Keras' separate layers {usual:.0f} slices/s, one warp {ours:.0f}")
     print(f"  ratio {ours / usual:.2f} (expected 3; medians of three turns)")
-    return ours
 
 
-def bench_training(prepared, augmented):
-    from braintumor import models, pipeline
+def step_rate(model, batches, batch=16, steps=12):
+    """Slices a second of training: by the median step, after four warm-up steps.
 
-    images, masks = prepared.images[:256], prepared.masks[:256]
-    labels = prepared.index["label"].to_numpy()[:256] - 1
-    tasks = (
-        ("compact classifier", models.compact(SIZE), labels, "sparse_categorical_crossentropy"),
-        ("original CNN", models.cnn(SIZE), labels, "sparse_categorical_crossentropy"),
-        ("U-Net of 16 filters", models.unet(SIZE, 16), masks, "binary_crossentropy"),
-    )
-    for name, model, targets, loss in tasks:
-        model.compile("adam", loss)
-        steps = pipeline.steps(len(images), 16)
+    Not by the time of fit as a whole: when it ends, TensorFlow waits for a thread that tunes the input's buffers, up to
+    as long again as the fit has taken.
+    """
+    stream, times = iter(batches), []
+    for _ in range(4 + steps):
+        images, targets = next(stream)
+        times.append(seconds(lambda: model.train_on_batch(images, targets)))  # noqa: B023
+    return batch / statistics.median(times[4:])
 
-        def epoch(model=model, targets=targets, steps=steps):
-            batches = pipeline.training_batches(images, targets, 16, 1, 1, {})
-            model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
 
-        epoch()
-        trained = len(images) / seconds(epoch)
-        print(
-            f"train the {name} at {SIZE} px: {trained:.0f} slices/s; augmentation: {augmented / trained:.0f} times that"
-        )
+def published(data, precision="mixed_bfloat16", network="residual", **changed):
+    """The namespace of notebook 08 after its cells that build and compile the network, with the published settings."""
+    import nbformat
+    import yaml
+
+    from braintumor.files import ROOT
+    from braintumor.parameters import notebook_parameters
+
+    settings = yaml.safe_load((ROOT / "config/full.yaml").read_text())["both"]
+    given = settings | {"data": data, "precision": precision, "network": network, "epochs": 1000} | changed
+    namespace = notebook_parameters("08_both", given)
+    cells = nbformat.read(ROOT / "notebooks/08_both.ipynb", 4).cells
+    for cell in cells:
+        if "train" in cell.metadata.get("tags", []):
+            exec(cell.source, namespace)
+            if "model.compile" in cell.source:
+                return namespace
+    raise ValueError("notebook 08 compiles no model in a cell tagged train")
+
+
+def random_batches(size, masks, batch=16):
+    """Endless batches of noise: for the speed of a network it does not matter what it sees."""
+    random = np.random.default_rng(0)
+    images = random.random((batch, size, size, 1), "float32")
+    targets = (images > 0.95).astype("float32") if masks else random.integers(3, size=batch)
+    while True:
+        yield images, targets
+
+
+def bench_networks(data):
+    """Training speed of the published network against the original study's at its own size, and where the time goes."""
+    import keras
+
+    from braintumor import models
+
+    rates = {}
+    for name, model, masks in (
+        ("original CNN at 512 px", models.cnn(512), False),
+        ("original U-Net of 16 filters at 512 px", models.unet(512, 16), True),
+    ):
+        model.compile("adam", "binary_crossentropy" if masks else "sparse_categorical_crossentropy")
+        rates[name] = step_rate(model, random_batches(512, masks, 8), batch=8, steps=3)
+    for precision in ("float32", "mixed_bfloat16"):
+        made = published(data, precision)
+        rates[f"published network in {precision}"] = step_rate(made["model"], made["batches"](0))
+    keras.config.set_dtype_policy("float32")
+    for name, value in rates.items():
+        print(f"train the {name}: {value:.1f} slices/s")
+    both = 1 / (1 / rates["original CNN at 512 px"] + 1 / rates["original U-Net of 16 filters at 512 px"])
+    print(f"  ratio {value / both:.1f} to the original pair, both tasks of a slice for both")
+    bench_parts(made, value)
+
+
+def bench_parts(made, trained):
+    """Where a training step's time goes, and how near its arithmetic comes to the processor's rate."""
+    import tensorflow as tf
+    from keras import layers
+
+    model, stream = made["model"], iter(made["batches"](0))
+    images, targets = next(stream)
+    forward = tf.function(lambda x: model(x, training=True))
+    forward(images)
+    parts = {
+        "loading and augmentation": 16 / rate(made["batches"](0), count=1600),
+        "forward": statistics.median(seconds(lambda: forward(images)) for _ in range(8)),
+    }
+    step = 16 / trained
+    parts["backward and update"] = step - sum(parts.values())
+    for name, value in parts.items():
+        print(f"  {name}: {value * 1000:.0f} ms of a step of 16 slices, {value / step:.0%}")
+    rows = made["parts"].validation[:256]
+    answering = made["model"]
+    plain = (made["images"][rows] / 255).astype("float32")[..., None]
+    answering.predict_on_batch(plain[:64])
+    took = seconds(lambda: [answering.predict_on_batch(plain[at : at + 64]) for at in range(0, len(rows), 64)])
+    print(f"  evaluation: {len(rows) / took:.0f} slices/s")
+    multiplied = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            multiplied += np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:3])
+    done = 3 * 2 * multiplied * trained / 1e9  # a backward pass is two forward passes
+    for dtype in ("float32", "bfloat16"):
+        square = tf.cast(tf.random.stateless_normal((2048, 2048), (1, 2)), dtype)
+        multiply = tf.function(tf.matmul)
+        multiply(square, square)
+        took = statistics.median(seconds(lambda: multiply(square, square)) for _ in range(8))  # noqa: B023
+        peak = 2 * 2048**3 / took / 1e9
+        print(f"  {done:.0f} GFLOPS in training; matrices of {dtype} multiply at {peak:.0f}: {done / peak:.0%} of that")
+
+
+def bench_goal(data, accuracy=0.8, dice=0.6, most=40):
+    """Seconds of training to a score on validation patients: the published network against the original pair at 128 px.
+
+    Both with notebook 08's training; an epoch is judged as it ends, and judging is not counted.
+    """
+    import keras
+
+    from braintumor import metrics, pipeline
+
+    for network in ("residual", "original"):
+        made = published(data, "float32" if network == "original" else "mixed_bfloat16", network, crop_to=128)
+        keras.utils.set_random_seed(1)
+        rows, reached, spent = made["parts"].validation, {}, 0
+        labels, masks = made["index"]["label"].to_numpy()[rows] - 1, made["masks"][rows].astype(bool)
+        stream = iter(made["batches"](0))
+        for epoch in range(1, most + 1):
+            spent += seconds(lambda: [made["model"].train_on_batch(*next(stream)) for _ in range(made["steps"])])  # noqa: B023
+            answer = made["model"].predict(pipeline.as_input(made["images"][rows]), verbose=0)
+            right = (answer["classify"].argmax(axis=1) == labels).mean()
+            overlap = np.mean(
+                [metrics.dice(*pair) for pair in zip(masks, answer["segment"][..., 0] >= 0.5, strict=True)]
+            )
+            for name, score, goal in (("accuracy", right, accuracy), ("Dice", overlap, dice)):
+                if score >= goal:
+                    reached.setdefault(f"{name} {goal}", f"{spent:.0f} s, epoch {epoch}")
+            if len(reached) == 2:
+                break
+        goals = [f"accuracy {accuracy}", f"Dice {dice}"]
+        print(f"{network} to", "; ".join(f"{goal}: {reached.get(goal, f'not in {most} epochs')}" for goal in goals))
+    keras.config.set_dtype_policy("float32")
 
 
 if __name__ == "__main__":
     data = sys.argv[1] if len(sys.argv) > 1 else "phantom"
     prepared = open_data(data, SIZE)
     bench_prepare(prepared.about["source"])
-    bench_training(prepared, bench_augmentation(prepared))
+    bench_augmentation(prepared)
+    bench_networks(data)
+    bench_goal(data)
