@@ -156,7 +156,7 @@ def test_each_look_is_a_row_of_what_was_tried(tmp_path):
         "seconds": 90,
         "digest": "d" * 64,
     }
-    path = tmp_path / "tried.csv"
+    path = tmp_path / "new/tried.csv"
     for part in ("validation", "test"):
         evaluate.write_down(path, 'more, and "other"', part, {"classify": table}, record)
     rows = pd.read_csv(path, dtype={"commit": str})

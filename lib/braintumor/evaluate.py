@@ -228,6 +228,7 @@ def write_down(path, change, part, tables, record):
     }
     if path.exists() and (found := list(pd.read_csv(path, nrows=0))) != list(row):
         raise DatasetError(f"{path}: its columns are {', '.join(found)}; expected {', '.join(row)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     line = pd.DataFrame([row]).to_csv(index=False, header=not path.exists())
     with path.open("a") as file:  # not rewritten: two folds may end at the same time
         file.write(line)
