@@ -134,6 +134,16 @@ def difference(table, other, statistic, draws=2000):
     return scored(both, lambda t: statistic(t[~t["other"]]) - statistic(t[t["other"]]), draws)
 
 
+def run_differences(tables, others, draws=2000):
+    """`difference` of two runs, each {task: predictions table} of both tasks: the headline scores' names to it."""
+    patients = [metrics.by_patient(run["classify"]).assign(file=lambda t: t["pid"]) for run in (tables, others)]
+    return {
+        "accuracy by slice": difference(tables["classify"], others["classify"], metrics.accuracy, draws),
+        "balanced accuracy by patient": difference(*patients, metrics.balanced_accuracy, draws),
+        "mean Dice": difference(tables["segment"], others["segment"], lambda t: t["dice"].mean(), draws),
+    }
+
+
 def planes(about, data=""):
     """Plane of each slice of the data that a run was made from, by file number: Series, or None if it is not known.
 
