@@ -82,6 +82,19 @@ def test_fold_of_both_tasks_is_up_to_date_only_with_both_records(tmp_path, monke
     assert execution.stale_pages(profile) == []
 
 
+def test_family_folds_and_trials_have_the_published_settings():
+    """Their profiles repeat them, as a profile is one file; so a change of one must be a change of all."""
+    full, family, trials = (
+        execution.read_profile(ROOT / f"config/{n}.yaml") for n in ("full", "full-family", "trials")
+    )
+    assert {**family["both"], "change": None} == {**full["both"], "change": None}
+    own = {"change": None, "epochs": None, "scored": None}
+    assert trials["trials"]["baseline"] | own == full["both"] | own
+    for seed in (2, 3):
+        trial = trials["trials"][f"seed-{seed}"]
+        assert trial | {"change": None} == full["both"] | {"change": None, "scored": "test", "seed": seed}
+
+
 def test_leakage_profile_trains_each_fold_in_a_job_of_its_own():
     profile = execution.read_profile(ROOT / "config/leakage.yaml") | {"data": "phantom", "name": "leakage"}
     jobs = execution.leakage_jobs(profile)
