@@ -1,6 +1,7 @@
 """The notebooks, as a reader runs them: by papermill, with tiny parameters, on a tiny phantom."""
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 
@@ -157,6 +158,26 @@ def test_published_run_is_shown_beside_other_folds_seeds_and_settings(trained_to
     page = str(notebook.cells)
     assert "seed 1" in page and "seed 2" in page and "baseline" in page and "+0.000 (+0.000 to +0.000)" in page
     assert "1 looks at validation patients, 1 at test patients" in shown(notebook)
+
+
+def test_scores_come_out_the_same_from_tables_dataset_and_weights(trained_together, phantom_folder, tmp_path):
+    shutil.copytree(trained_together[0], run := tmp_path / "run")
+    execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), draws=2)
+    held_out = pd.read_csv(run / "classify/fold-2/predictions.csv")["file"]
+    (data := tmp_path / "data").mkdir()
+    for name in ("cvind", *held_out):
+        shutil.copy(phantom_folder / f"{name}.mat", data)
+    recompute = runpy.run_path(str(ROOT / "workflow/recompute.py"))["main"]
+    rescore = runpy.run_path(str(ROOT / "workflow/rescore.py"))["rescore"]
+    shutil.copy(run / "classify/fold-2/both.keras", tmp_path / "fold-2.keras")
+    assert recompute(data, run) == [] and rescore(str(phantom_folder), run, tmp_path)
+    for task, column, other in (("classify", "label", lambda label: label % 3 + 1), ("segment", "dice", np.sqrt)):
+        path = run / task / "fold-2/predictions.csv"
+        table = pd.read_csv(path, dtype={"pid": str})
+        table.assign(**{column: other(table[column])}).to_csv(path, index=False)
+    found = "\n".join(recompute(data, run))
+    assert "classify: slices, labels, patients or folds are not the dataset's" in found and "mean Dice is" in found
+    assert not rescore(str(phantom_folder), run, tmp_path)
 
 
 def test_failures_are_listed_and_shown_with_their_slices(trained_together, phantom_folder, tmp_path):
