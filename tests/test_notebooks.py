@@ -170,6 +170,9 @@ def test_scores_come_out_the_same_from_tables_dataset_and_weights(trained_togeth
     recompute = runpy.run_path(str(ROOT / "workflow/recompute.py"))["main"]
     rescore = runpy.run_path(str(ROOT / "workflow/rescore.py"))["rescore"]
     shutil.copy(run / "classify/fold-2/both.keras", tmp_path / "fold-2.keras")
+    card = runpy.run_path(str(ROOT / "workflow/publish_models.py"))["card"](run, tmp_path)
+    scores = json.loads((run / "scores.json").read_text())
+    assert f"| mean Dice | {scores['segment']['mean Dice']['value']:.3f} |" in card and "| `fold-2.keras` | 2 |" in card
     assert recompute(data, run) == [] and rescore(str(phantom_folder), run, tmp_path)
     for task, column, other in (("classify", "label", lambda label: label % 3 + 1), ("segment", "dice", np.sqrt)):
         path = run / task / "fold-2/predictions.csv"

@@ -1,22 +1,30 @@
-"""Make models/fold-K.keras from a finished run of notebook 08: its networks with weights of 16 bits, compressed.
+"""Make models/fold-K.keras from a finished run of notebook 08: its networks with weights of 16 bits, and their card.
 
 python workflow/publish_models.py [RUN]    RUN: the run's folder, default results/full
 
-The archive stays one that keras.models.load_model reads, without running foreign code: only the type in which its
+An archive stays one that keras.models.load_model reads, without running foreign code: only the type in which its
 weights are stored changes. They become 32 bits again when it is loaded.
 """
 
+import hashlib
 import io
+import json
 import sys
 import zipfile
 from pathlib import Path
 
 import h5py
+import keras
 
+from braintumor import evaluate
 from braintumor.files import ROOT, atomic
 from braintumor.splits import FOLDS
 
 WEIGHTS = "model.weights.h5"  # Keras' own name for them within the archive
+HEADLINE = {
+    "classify": ["accuracy by slice", "balanced accuracy by patient", "expected calibration error"],
+    "segment": ["mean Dice", "median Dice", "share without overlap"],
+}
 
 
 def halved(weights):
@@ -51,5 +59,97 @@ def publish(run):
         print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1e6:.2f} MB")
 
 
+def card(run, models="models"):
+    """The model card (Mitchell et al. 2019) of the networks in `models`, with the scores of `run` in scores.json."""
+    table, records = evaluate.gather(run, "classify")
+    scores = json.loads((ROOT / run / "scores.json").read_text())
+    paths = {ROOT / models / f"fold-{record['parameters']['fold']}.keras": record for record in records}
+    parameters = keras.models.load_model(next(iter(paths)), compile=False).count_params()
+    lines = [
+        f"| {name} | {score['value']:.3f} | {score['low']:.3f} to {score['high']:.3f} |"
+        for task, names in HEADLINE.items()
+        for name in names
+        for score in [scores[task][name]]
+    ]
+    files = [
+        f"| `{path.name}` | {record['parameters']['fold']} | {record['digest'][:12]} | "
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()[:16]} |"
+        for path, record in paths.items()
+    ]
+    return CARD.format(
+        parameters=f"{parameters / 1e6:.2f} million",
+        side=records[0]["parameters"]["image_size"],
+        slices=f"{len(table):,}",
+        patients=table["pid"].nunique(),
+        run=run,
+        scores="\n".join(lines),
+        files="\n".join(files),
+    )
+
+
+CARD = """\
+# Model card: five networks for brain tumors on MRI slices
+
+Written by `workflow/publish_models.py`; the figures are those of `{run}`.
+
+## What they are
+
+Five networks of one making, one for each of the dataset's official folds: `fold-K.keras` was trained on the patients
+of the other four. Each has {parameters} parameters and takes a contrast-enhanced T1-weighted MRI slice of the head;
+it finds the head, answers the slice and its mirror image, and gives for both together
+
+- `classify`: the probabilities of meningioma, glioma and pituitary tumor,
+- `segment`: for each pixel the probability that it is tumor.
+
+Notebook `08_both` builds and trains them, and tells why they are as they are. Weights are stored in 16 bits.
+
+```python
+import keras
+from braintumor.dataset import scaled, slice_by_number
+from braintumor.pipeline import as_input
+
+model = keras.models.load_model("models/fold-1.keras", compile=False)
+image = slice_by_number("data/figshare", 1).image  # upright, any size and intensities
+answer = model.predict(as_input(scaled(image, {side})[None]))
+```
+
+## What they are for, and what not
+
+For teaching, and to check and repeat this study. **They are not a medical device.** Do not use them for diagnosis: they
+name a tumor on every slice, on healthy ones too; they know three kinds of tumor and no other finding; they have seen
+slices of one collection that were chosen because a tumor is on them, from two hospitals and no other scanner.
+
+## What they were trained and tested on
+
+The {slices} slices of {patients} patients of Cheng, Jun (2017): brain tumor dataset, figshare, doi
+10.6084/m9.figshare.1512427, CC BY 4.0, from an 8-bit JPEG copy of its 16-bit files. Age, sex and ethnicity of the
+patients are not recorded, so fairness between groups cannot be told.
+
+## How well they do
+
+Each slice is answered once, by the network that never saw its patient. 95 % intervals by bootstrap over patients.
+
+| score | value | 95 % interval |
+| --- | --- | --- |
+{scores}
+
+Gliomas, and small tumors, do worse than these means: the book's pages *The published scores in full* and *Where it
+fails* have the scores by class, plane and size, the worst slices by number, and what they have in common.
+To see which network may answer a slice without having learned it, look up its patient's fold.
+
+## Files
+
+| file | held-out fold | digest of its run | SHA-256 |
+| --- | --- | --- | --- |
+{files}
+
+`python workflow/rescore.py DATA` scores them anew and compares. License: CC BY 4.0, The braintumor maintainers;
+name the dataset's authors too.
+"""
+
+
 if __name__ == "__main__":
-    publish(*sys.argv[1:] or ["results/full"])
+    run = sys.argv[1] if len(sys.argv) > 1 else "results/full"
+    publish(run)
+    with atomic(ROOT / "models" / "README.md") as path:
+        path.write_text(card(run))

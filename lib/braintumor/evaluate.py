@@ -14,14 +14,15 @@ from braintumor.files import ROOT
 from braintumor.splits import FOLDS
 from braintumor.training import read_predictions, read_table
 
-TRIED_SCORES = (
-    "accuracy by slice",
-    "balanced accuracy by patient",
-    "cross-entropy",
-    "expected calibration error",
-    "mean Dice",
-    "share without overlap",
-)
+# scores for a quick look: name to (task, function of its predictions table)
+QUICK_SCORES = {
+    "accuracy by slice": ("classify", metrics.accuracy),
+    "balanced accuracy by patient": ("classify", lambda table: metrics.balanced_accuracy(metrics.by_patient(table))),
+    "cross-entropy": ("classify", metrics.log_loss),
+    "expected calibration error": ("classify", metrics.calibration_error),
+    "mean Dice": ("segment", lambda table: float(table["dice"].mean())),
+    "share without overlap": ("segment", lambda table: float((table["dice"] == 0).mean())),
+}
 
 
 def gather(run, task, folds=FOLDS):
@@ -200,20 +201,8 @@ def segmentation_scores(table, draws=2000):
 
 
 def quick_scores(tables):
-    """Scores of predictions tables, {task: table}, without intervals: name to number."""
-    scores = {}
-    if "classify" in tables:
-        table = tables["classify"]
-        scores |= {
-            "accuracy by slice": metrics.accuracy(table),
-            "balanced accuracy by patient": metrics.balanced_accuracy(metrics.by_patient(table)),
-            "cross-entropy": metrics.log_loss(table),
-            "expected calibration error": metrics.calibration_error(table),
-        }
-    if "segment" in tables:
-        dice = tables["segment"]["dice"]
-        scores |= {"mean Dice": float(dice.mean()), "share without overlap": float((dice == 0).mean())}
-    return scores
+    """QUICK_SCORES of predictions tables, {task: table}, without intervals: name to number."""
+    return {name: score(tables[task]) for name, (task, score) in QUICK_SCORES.items() if task in tables}
 
 
 def write_down(path, change, part, tables, record):
@@ -231,7 +220,7 @@ def write_down(path, change, part, tables, record):
         **{name: given[name] for name in ("protocol", "fold", "seed", "epochs")},
         "pixels": given["crop_to"] or given["image_size"],  # that the network sees
         "slices": len(next(iter(tables.values()))),
-        **dict.fromkeys(TRIED_SCORES),
+        **dict.fromkeys(QUICK_SCORES),
         **{name: round(score, 4) for name, score in quick_scores(tables).items()},
         "minutes": round(record["seconds"] / 60, 1),
         "digest": record["digest"][:12],

@@ -22,8 +22,10 @@ from braintumor.provenance import run_digest
 from braintumor.splits import FOLDS, PROTOCOLS
 
 TASKS = {"classify": "02_classify", "segment": "03_segment", "both": "08_both"}  # sections that train folds one by one
+ALONE = {"classify", "segment"}  # those of one task
 FOLD_KEYS = {"protocol", "folds"}  # what such a profile gives beside them
 STUDIES = {"leakage": "06_leakage", "original": "07_original"}  # sections with one notebook each
+SECTIONS = {*TASKS, *STUDIES, "trials"}
 EXPLORE_SIZE = 128  # pixels a side in 01_explore, as in its parameters cell
 ORIGINAL_PARTS = 6  # networks that 07_original trains: one, three of the ensemble, two U-Nets
 # profiles whose results on the 8-bit copy of the dataset are committed, in results/PROFILE
@@ -33,10 +35,9 @@ PUBLISHED = ("leakage", "full", "full-family", "trials")
 def read_profile(path):
     """Read a profile (config/NAME.yaml): a seed, and what to run with it.
 
-    That is protocol, folds and a section of notebook parameters for "classify" and "segment", or for "both", or for all
-    three, where a section may have folds of its own; or a section for one of STUDIES; or "trials", name to parameters
-    of 08_both; or such together. Raises ParameterError naming the file and each key that is missing, unknown, or out of
-    range.
+    That is one or more of SECTIONS with parameters of its notebook. "classify" and "segment" come together; these and
+    "both" need protocol and folds, and each may have other folds; "trials" gives name to parameters of 08_both.
+    Raises ParameterError naming the file and each key that is missing, unknown, or out of range.
     """
     path = Path(path)
     try:
@@ -47,14 +48,14 @@ def read_profile(path):
     except yaml.YAMLError as error:
         raise ParameterError(f"{path}: is not YAML ({error})") from None
     found = set(profile) if isinstance(profile, dict) else set()
-    by_fold = FOLD_KEYS | (set() if found & set(TASKS) == {"both"} else {"classify", "segment"})
-    others = {*STUDIES, "both", "trials"}
-    needed = {"seed"} | (by_fold if found & {*FOLD_KEYS, *TASKS} or not found & others else set())
-    missing, unknown = sorted(needed - found), sorted(found - needed - others)
+    needed = {"seed"} | (FOLD_KEYS if found & set(TASKS) else set())
+    if found & ALONE or not found & SECTIONS:  # one of them alone would have no page of scores
+        needed |= ALONE
+    missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS)
     if missing or unknown:
         raise ParameterError(
-            f"{path}: missing {missing}, unknown {unknown}; expected seed, with protocol, folds, and classify and "
-            f"segment (or both, or all three); or one of {', '.join((*STUDIES, 'trials'))}; or such together"
+            f"{path}: missing {missing}, unknown {unknown}; expected seed and a section: classify and "
+            f"segment, or both, with protocol and folds; or one of {', '.join((*STUDIES, 'trials'))}; or such together"
         )
     faults = []
     if profile.get("protocol", PROTOCOLS[0]) not in PROTOCOLS:
