@@ -13,6 +13,7 @@ from braintumor.metrics import PROBABILITIES, predicted_label
 from braintumor.provenance import run_digest
 
 LEAKAGE = ROOT / "results" / "leakage"
+BOTH = [path for name in ("full", "full-family", "trials") for path in (ROOT / "results" / name).rglob("run.json")]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_scores_of_the_original_split_are_those_of_its_tables():
 
 def test_folds_are_those_of_the_code_as_it_is():
     """A change of what trains makes them stale: then train them again, or show that nothing else comes out."""
-    records = [json.loads(path.read_text()) for path in LEAKAGE.rglob("run.json")]
+    records = [json.loads(path.read_text()) for path in [*LEAKAGE.rglob("run.json"), *BOTH]]
     stale = [
         record["parameters"]
         for record in records
@@ -90,6 +91,28 @@ def test_folds_are_those_of_the_code_as_it_is():
         != record["digest"]
     ]
     assert records and not stale
+
+
+def test_networks_for_both_tasks_answered_patients_that_they_never_saw(tables):
+    """Test folds hold the slices of their protocol's fold; settings were looked at on patients of other folds."""
+    assert BOTH
+    for path in BOTH:
+        record = json.loads(path.read_text())
+        given = record["parameters"]
+        folds = tables[given["protocol"]][0].set_index("file")["fold"]
+        assert record["data"]["kind"] == "figshare-jpeg" and record["git"]["commit"] and record["git"]["clean"]
+        assert len(pd.read_csv(path.parent / "history.csv")) == record["epochs"] == given["epochs"]
+        own = folds.index[folds == given["fold"]]
+        predicted, validation = (
+            pd.read_csv(path.parent / f"{name}.csv", dtype={"pid": str}) for name in ("predictions", "validation")
+        )
+        assert not set(validation["file"]) & set(own) and (validation["fold"] == given["fold"]).all()
+        wanted = own if given["scored"] == "test" else validation["file"]
+        assert sorted(predicted["file"]) == sorted(wanted)
+        if given["task"] == "classify":
+            assert np.allclose(predicted[PROBABILITIES].sum(axis=1), 1, atol=1e-5)
+        else:
+            assert predicted["dice"].between(0, 1).all() and (predicted["area_true"] > 0).all()
 
 
 def test_audit_is_of_the_same_folds(tables):
