@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from braintumor import predict
 from braintumor.files import ROOT
 
 publish_models = runpy.run_path(str(ROOT / "workflow/publish_models.py"))
@@ -19,11 +20,11 @@ def test_archive_is_half_as_large_and_answers_alike(tmp_path, monkeypatch):
     x = layers.BatchNormalization()(layers.Conv2D(64, 3)(layers.Conv2D(64, 3)(image)))
     model = keras.Model(image, {"a": layers.Dense(3)(layers.GlobalMaxPooling2D()(x)), "b": layers.Conv2D(1, 1)(x)})
     for fold in range(1, 6):
-        folder = tmp_path / f"results/x/classify/fold-{fold}"
+        folder = tmp_path / f"results/full/classify/fold-{fold}"
         folder.mkdir(parents=True)
         model.save(folder / "both.keras")
     monkeypatch.setitem(publish_models["publish"].__globals__, "ROOT", tmp_path)
-    publish_models["publish"]("results/x")
+    publish_models["publish"]("results/full")
     small = keras.models.load_model(tmp_path / "models/fold-3.keras", compile=False)
     assert {weight.dtype for weight in small.weights} == {"float32"}
     image = np.random.default_rng(0).random((4, 32, 32, 1))
@@ -35,3 +36,9 @@ def test_archive_is_half_as_large_and_answers_alike(tmp_path, monkeypatch):
         for path in (folder / "both.keras", tmp_path / "models/fold-3.keras")
     ]
     assert sizes[1] < 0.55 * sizes[0]
+
+    monkeypatch.setattr(predict, "ROOT", tmp_path)  # a clone has no model.keras in the run's folder
+    (found,) = predict.load_models("results/full", "a", [3])
+    assert np.array_equal(found.predict(image, verbose=0), after["a"])
+    with pytest.raises(ValueError, match="full-family"):
+        predict.load_models("results/full-family", "a", [3])

@@ -18,7 +18,6 @@ import keras
 
 from braintumor import evaluate
 from braintumor.files import ROOT, atomic
-from braintumor.splits import FOLDS
 
 WEIGHTS = "model.weights.h5"  # Keras' own name for them within the archive
 HEADLINE = {
@@ -47,10 +46,9 @@ def halved(weights):
 
 
 def publish(run):
-    """Write the networks of the five folds of `run`, a folder under the project, to models/."""
-    for fold in FOLDS:
-        source = ROOT / Path(run) / "classify" / f"fold-{fold}" / "both.keras"
-        target = ROOT / "models" / f"fold-{fold}.keras"
+    """Write the networks of the finished folds of `run`, a folder under the project, to models/."""
+    for source in sorted((ROOT / Path(run) / "classify").glob("fold-*/both.keras")):
+        target = ROOT / "models" / f"{source.parent.name}.keras"
         with atomic(target) as path, zipfile.ZipFile(source) as archive, zipfile.ZipFile(path, "w") as out:
             for item in archive.infolist():
                 content = archive.read(item)

@@ -14,11 +14,23 @@ from braintumor.evaluate import gather
 from braintumor.files import ROOT
 from braintumor.pipeline import as_input
 
+PUBLISHED = "results/full"  # the run whose networks are in models/
+
 
 def load_models(run, task, folds):
-    """The networks of some folds of a run's task ("classify" or "segment"), loaded without running foreign code."""
-    folder = ROOT / Path(run) / task
-    return [keras.models.load_model(folder / f"fold-{fold}" / "model.keras", compile=False) for fold in folds]
+    """The networks of some folds of a run's task ("classify" or "segment"), loaded without running foreign code.
+
+    A fold of the published run that was not trained here has its network, for both tasks, in models/.
+    """
+    models = []
+    for fold in folds:
+        path = ROOT / Path(run) / task / f"fold-{fold}" / "model.keras"
+        if ROOT / Path(run) == ROOT / PUBLISHED and not path.exists():
+            both = keras.models.load_model(ROOT / "models" / f"fold-{fold}.keras", compile=False)
+            models.append(keras.Model(both.input, both.output[task]))
+        else:
+            models.append(keras.models.load_model(path, compile=False))
+    return models
 
 
 def held_out_fold(run, task, data, file):
