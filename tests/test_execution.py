@@ -126,6 +126,7 @@ def test_run_is_named_by_profile_and_data_and_a_published_one_by_its_profile(ste
     "values, named",
     [
         ({"folds": "removed"}, "missing ['folds']"),
+        ({"classify": "removed", "segment": "removed"}, "missing ['classify', 'segment'], unknown []"),
         ({"epochs": 3}, "unknown ['epochs']"),
         ({"protocol": "random"}, "protocol is 'random'; expected one of official, family, slice"),
         ({"folds": [1, 6]}, "folds is [1, 6]; expected a list of different numbers from 1 to 5"),

@@ -63,12 +63,8 @@ def card(run, models="models"):
     scores = json.loads((ROOT / run / "scores.json").read_text())
     paths = {ROOT / models / f"fold-{record['parameters']['fold']}.keras": record for record in records}
     parameters = keras.models.load_model(next(iter(paths)), compile=False).count_params()
-    lines = [
-        f"| {name} | {score['value']:.3f} | {score['low']:.3f} to {score['high']:.3f} |"
-        for task, names in HEADLINE.items()
-        for name in names
-        for score in [scores[task][name]]
-    ]
+    shown = evaluate.score_table({name: scores[task][name] for task, names in HEADLINE.items() for name in names})
+    lines = [f"| {name} | {value:.3f} | {interval} |" for name, value, interval in shown.itertuples()]
     files = [
         f"| `{path.name}` | {record['parameters']['fold']} | {record['digest'][:12]} | "
         f"{hashlib.sha256(path.read_bytes()).hexdigest()[:16]} |"

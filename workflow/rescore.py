@@ -19,7 +19,7 @@ from braintumor.pipeline import as_input
 
 def answers(model, prepared, table):
     """The published predictions of the slices in `table` made anew: {task: predictions table}, in its order."""
-    rows = prepared.index.reset_index(drop=True).reset_index().set_index("file").loc[table["file"], "index"].to_numpy()
+    rows = pd.Index(prepared.index["file"]).get_indexer(table["file"])
     said = model.predict(as_input(prepared.images[rows]), batch_size=16, verbose=0)
     known = table[["file", "pid", "fold", "label"]].reset_index(drop=True)
     return {
@@ -30,12 +30,11 @@ def answers(model, prepared, table):
 
 def rescore(data, run="results/full", models="models"):
     """Print each score of `run` beside the same from the weights; returns whether all agree to four digits."""
-    published, records = {}, {}
-    for task in ("classify", "segment"):
-        published[task], records = evaluate.gather(run, task)
+    classified, records = evaluate.gather(run, "classify")
+    published = {"classify": classified, "segment": evaluate.gather(run, "segment")[0]}
     prepared = open_data(data, records[0]["parameters"]["image_size"])
     parts = []
-    for fold, table in published["classify"].groupby("fold"):
+    for fold, table in classified.groupby("fold"):
         model = keras.models.load_model(ROOT / models / f"fold-{fold}.keras", compile=False)
         parts.append(answers(model, prepared, table))
         print(f"fold {fold}: {len(table)} slices")

@@ -48,9 +48,11 @@ def read_profile(path):
     except yaml.YAMLError as error:
         raise ParameterError(f"{path}: is not YAML ({error})") from None
     found = set(profile) if isinstance(profile, dict) else set()
-    needed = {"seed"} | (FOLD_KEYS if found & set(TASKS) else set())
+    needed = {"seed"}
     if found & ALONE or not found & SECTIONS:  # one of them alone would have no page of scores
         needed |= ALONE
+    if (found | needed) & set(TASKS):
+        needed |= FOLD_KEYS
     missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS)
     if missing or unknown:
         raise ParameterError(
