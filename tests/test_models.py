@@ -287,10 +287,11 @@ def test_slice_without_a_head_is_taken_whole():
     assert boxes.tolist() == [[0, 0, 64]] * 2
 
 
-def test_mask_comes_back_to_its_place():
+@pytest.mark.parametrize("zoom", [0.8, 1.0, 1.2])  # the largest reaches out of the slice
+def test_mask_comes_back_to_its_place(zoom):
     slices = np.stack([disc(128, 50, 70, 40), disc(128, 64, 64, 62)])[..., None]
     masks = np.stack([disc(128, 60, 80, 10), disc(128, 30, 64, 20)])[..., None]
-    boxes = models.head_box(slices)
+    boxes = models.grown(models.head_box(slices), zoom)
     cut = models.cut_out(masks, boxes, 64)
     assert cut.shape == (2, 64, 64, 1)
     back = np.array(models.put_back(cut, boxes, 128))
@@ -299,9 +300,16 @@ def test_mask_comes_back_to_its_place():
         assert metrics.dice(one > 0.5, other > 0.5) > 0.95
 
 
+def test_box_grows_around_its_centre():
+    box = np.float32([[10, 20, 40], [0, 0, 128]])
+    assert np.array(models.grown(box, 1.2)).tolist() == pytest.approx(np.float32([[6, 16, 48], [-12.8, -12.8, 153.6]]))
+    assert np.array_equal(models.grown(box, 1.0), box)
+
+
 def test_whole_slice_at_its_own_size_is_left_as_it_is():
     image = np.random.default_rng(0).random((1, 64, 64, 1)).astype("float32")
-    whole = np.float32([[0, 0, 64]])
+    whole = np.array(models.whole_box(image))
+    assert whole.tolist() == [[0, 0, 64]]
     assert np.allclose(models.cut_out(image, whole, 64), image, atol=1e-6)
     assert np.allclose(models.put_back(image, whole, 64), image, atol=1e-6)
 

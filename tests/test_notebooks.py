@@ -169,7 +169,7 @@ def test_scores_come_out_the_same_from_tables_dataset_and_weights(trained_togeth
         shutil.copy(phantom_folder / f"{name}.mat", data)
     recompute = runpy.run_path(str(ROOT / "workflow/recompute.py"))["main"]
     rescore = runpy.run_path(str(ROOT / "workflow/rescore.py"))["rescore"]
-    shutil.copy(run / "classify/fold-2/both.keras", tmp_path / "fold-2.keras")
+    shutil.copy(run / "classify/fold-2/model.keras", tmp_path / "fold-2.keras")
     card = runpy.run_path(str(ROOT / "workflow/publish_models.py"))["card"](run, tmp_path)
     scores = json.loads((run / "scores.json").read_text())
     assert f"| mean Dice | {scores['segment']['mean Dice']['value']:.3f} |" in card and "| `fold-2.keras` | 2 |" in card
@@ -185,7 +185,7 @@ def test_scores_come_out_the_same_from_tables_dataset_and_weights(trained_togeth
 
 def test_failures_are_listed_and_shown_with_their_slices(trained_together, phantom_folder, tmp_path):
     run, _ = trained_together
-    shutil.copy(run / "classify/fold-2/both.keras", tmp_path / "fold-2.keras")
+    shutil.copy(run / "classify/fold-2/model.keras", tmp_path / "fold-2.keras")
     files = pd.read_csv(run / "segment/fold-2/predictions.csv").nsmallest(1, "dice")["file"]
     pd.DataFrame({"task": "segment", "file": files, "remark": "it hides"}).to_csv(tmp_path / "remarks.csv")
     folders = {"run": str(run), "data": str(phantom_folder), "models": str(tmp_path)}

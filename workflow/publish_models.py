@@ -3,7 +3,8 @@
 python workflow/publish_models.py [RUN]    RUN: the run's folder, default results/full
 
 An archive stays one that keras.models.load_model reads, without running foreign code: only the type in which its
-weights are stored changes. They become 32 bits again when it is loaded.
+weights are stored changes. They become 32 bits again when it is loaded; since notebook 08 has rounded them to 16 bits
+before it scored them, nothing is lost.
 """
 
 import hashlib
@@ -47,7 +48,7 @@ def halved(weights):
 
 def publish(run):
     """Write the networks of the finished folds of `run`, a folder under the project, to models/."""
-    for source in sorted((ROOT / Path(run) / "classify").glob("fold-*/both.keras")):
+    for source in sorted((ROOT / Path(run) / "classify").glob("fold-*/model.keras")):
         target = ROOT / "models" / f"{source.parent.name}.keras"
         with atomic(target) as path, zipfile.ZipFile(source) as archive, zipfile.ZipFile(path, "w") as out:
             for item in archive.infolist():

@@ -21,10 +21,11 @@ def answers(model, prepared, table):
     """The published predictions of the slices in `table` made anew: {task: predictions table}, in its order."""
     rows = pd.Index(prepared.index["file"]).get_indexer(table["file"])
     said = model.predict(as_input(prepared.images[rows]), batch_size=16, verbose=0)
+    drawn = predict.dice_masks(prepared, rows, said["segment"][..., 0])
     known = table[["file", "pid", "fold", "label"]].reset_index(drop=True)
     return {
         "classify": known.assign(**dict(zip(metrics.PROBABILITIES, said["classify"].T, strict=True))),
-        "segment": known.join(predict.mask_scores(prepared, rows, said["segment"][..., 0])),
+        "segment": known.join(predict.mask_scores(prepared, rows, drawn)),
     }
 
 

@@ -127,6 +127,18 @@ def head_box(image):
     return ops.stack([*corner, side], axis=1)
 
 
+def whole_box(image):
+    """A box like `head_box` that is the whole of each slice."""
+    nothing = 0 * ops.mean(image, axis=(1, 2))
+    return ops.concatenate([nothing, nothing, nothing + image.shape[1]], axis=1)
+
+
+def grown(box, factor):
+    """Boxes from `head_box` with the same centre and `factor` times the side; they may reach out of the slice."""
+    side = box[:, 2:]
+    return ops.concatenate([box[:, :2] + side * (1 - factor) / 2, side * factor], axis=1)
+
+
 def _first_and_last(counts, block):
     """Where a row of bools (batch, blocks) is true first, and where for the last time, in pixels."""
     blocks = ops.cast(counts, "float32")
@@ -136,7 +148,10 @@ def _first_and_last(counts, block):
 
 
 def cut_out(image, box, size):
-    """The square `box` of each slice, from `head_box`, at `size` pixels a side, which is not more than the slice's."""
+    """The square `box` of each slice, from `head_box`, at `size` pixels a side, which is not more than the slice's.
+
+    What the box holds from outside the slice is black.
+    """
     scale = box[:, 2] / size
     return _moved(image, scale, *(box[:, axis] + (scale - 1) / 2 for axis in (0, 1)))[:, :size, :size]
 
