@@ -157,10 +157,11 @@ def run_line(record):
     commit = commit[:10] + ("" if clean else " and changes") if commit else "not from git"
     took = f"{_counted(record['epochs'], 'epoch')} in {record['seconds'] / 60:.1f} min"
     where = f"{_counted(record['threads'], 'thread')} ({record['processor']}), {record['peak_memory_mb']:,} MB"
+    note = f" ({record['note']})" if "note" in record else ""  # what else a reader should know of how it was made
     return Markdown(
         f"*This page's numbers: run `{record['digest'][:12]}`, {given['protocol']} split, {what}, "
         f"seed {given['seed']}, {took} on {where}, Keras {record['packages']['keras']}, "
-        f"commit `{commit}`, {record['finished']}.*"
+        f"commit `{commit}`, {record['finished']}{note}.*"
     )
 
 
