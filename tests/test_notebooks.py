@@ -159,7 +159,7 @@ def test_published_run_is_shown_beside_other_folds_seeds_and_settings(trained_to
     assert "seed 1" in page and "seed 2" in page and "baseline" in page and "+0.000 (+0.000 to +0.000)" in page
     assert "1 looks at validation patients, 1 at test patients" in shown(notebook)
     alone = shown(execute("09_published", tmp_path / "alone.ipynb", run=str(run), draws=2))
-    assert all(f"no {what} named" in alone for what in ("run on other folds was", "run with other seeds was", "trials were"))
+    assert "no run on other folds was named" in alone and "no trials were named" in alone
 
 
 def test_scores_come_out_the_same_from_tables_dataset_and_weights(trained_together, phantom_folder, tmp_path):
