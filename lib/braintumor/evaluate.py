@@ -11,6 +11,7 @@ from braintumor import metrics
 from braintumor.dataset import LABELS, figshare_table, open_data
 from braintumor.errors import DatasetError
 from braintumor.files import ROOT
+from braintumor.provenance import SHOW_ONLY
 from braintumor.splits import FOLDS
 from braintumor.training import read_predictions, read_table
 
@@ -50,11 +51,11 @@ def gather(run, task, folds=FOLDS):
 def refuse_mixed(folder, records, varying=()):
     """Raise DatasetError if run.json dicts, of `folder`, come from different data or settings.
 
-    Folds differ in number; `varying` names other parameters that may differ too.
+    Folds differ in number, and may in what does not change a result; `varying` names other parameters that may differ.
     """
     if len({record["data"]["digest"] for record in records}) > 1:
         raise DatasetError(f"{folder}: its folds were trained on different data; remove those that do not belong")
-    may_differ = {"fold", "threads", "results", *varying}
+    may_differ = {"fold", *SHOW_ONLY, *varying}
     settings = [{k: v for k, v in record["parameters"].items() if k not in may_differ} for record in records]
     if differing := [name for name in settings[0] if any(one.get(name) != settings[0][name] for one in settings)]:
         raise DatasetError(f"{folder}: its folds differ in {', '.join(differing)}; remove those that do not belong")
