@@ -187,10 +187,9 @@ def test_scores_come_out_the_same_from_tables_dataset_and_weights(trained_togeth
 
 def test_failures_are_listed_and_shown_with_their_slices(trained_together, phantom_folder, tmp_path):
     run, _ = trained_together
-    shutil.copy(run / "classify/fold-2/model.keras", tmp_path / "fold-2.keras")
     files = pd.read_csv(run / "segment/fold-2/predictions.csv").nsmallest(1, "dice")["file"]
     pd.DataFrame({"task": "segment", "file": files, "remark": "it hides"}).to_csv(tmp_path / "remarks.csv")
-    folders = {"run": str(run), "data": str(phantom_folder), "models": str(tmp_path)}
+    folders = {"run": str(run), "data": str(phantom_folder)}
     folders |= {"remarks": str(tmp_path / "remarks.csv")}
     page = str(execute("10_failures", tmp_path / "10.ipynb", **folders).cells)
     assert "it hides" in page and "are called wrong" in page and "image/svg+xml" in page
