@@ -306,6 +306,18 @@ def test_box_grows_around_its_centre():
     assert np.array_equal(models.grown(box, 1.0), box)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_slice_is_moved_as_if_it_were_alone(count):
+    """In a network, where Keras adds in a way of its own."""
+    slices = np.stack([disc(128, 40 + 10 * n, 60, 30 + 5 * n) for n in range(count)])[..., None]
+    image = keras.layers.Input((128, 128, 1))
+    box = models.grown(models.head_box(image), 0.8)
+    view = models.cut_out(image, box, 64)
+    network = keras.Model(image, [box, view, models.put_back(view, box, 128)])
+    for together, *alone in zip(network(slices), *(network(slices[n : n + 1]) for n in range(count)), strict=True):
+        assert np.allclose(together, np.concatenate(alone), atol=1e-5)
+
+
 def test_whole_slice_at_its_own_size_is_left_as_it_is():
     image = np.random.default_rng(0).random((1, 64, 64, 1)).astype("float32")
     whole = np.array(models.whole_box(image))

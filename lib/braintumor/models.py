@@ -135,8 +135,10 @@ def whole_box(image):
 
 def grown(box, factor):
     """Boxes from `head_box` with the same centre and `factor` times the side; they may reach out of the slice."""
-    side = box[:, 2:]
-    return ops.concatenate([box[:, :2] + side * (1 - factor) / 2, side * factor], axis=1)
+    # column by column: Keras' add takes (2, 1) for a bias of the last axis of (2, 2), and so would mix up two slices
+    left, top, side = (box[:, axis : axis + 1] for axis in range(3))
+    margin = side * (1 - factor) / 2
+    return ops.concatenate([left + margin, top + margin, side * factor], axis=1)
 
 
 def _first_and_last(counts, block):
