@@ -1,6 +1,7 @@
-"""Make models/fold-K.keras from a finished run of notebook 08: its networks with weights of 16 bits, and their card.
+"""Make models/ from a finished run of notebook 08: its networks with weights of 16 bits, what tells images that are
+foreign to them, and their card.
 
-python workflow/publish_models.py [RUN]    RUN: the run's folder, default results/full
+python workflow/publish_models.py DATA [RUN]    DATA: the run's slices; RUN: its folder, default results/full
 
 An archive stays one that keras.models.load_model reads, without running foreign code: only the type in which its
 weights are stored changes. They become 32 bits again when it is loaded; since notebook 08 has rounded them to 16 bits
@@ -16,9 +17,13 @@ from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 
-from braintumor import evaluate
+from braintumor import evaluate, inference, ood, splits
+from braintumor.dataset import open_data
 from braintumor.files import ROOT, atomic
+from braintumor.pipeline import as_input
+from braintumor.predict import dice_mask
 
 WEIGHTS = "model.weights.h5"  # Keras' own name for them within the archive
 HEADLINE = {
@@ -58,6 +63,31 @@ def publish(run):
         print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1e6:.2f} MB")
 
 
+def publish_references(data, run, models="models"):
+    """Write what `ood.scores` needs of each network to fold-K.npz, from the slices it learned and validated on."""
+    for record in evaluate.gather(run, "classify")[1]:
+        given = record["parameters"]
+        prepared = open_data(data, given["image_size"])
+        if prepared.about["digest"] != record["data"]["digest"]:
+            raise SystemExit(f"{data}: holds other slices than {run} was made from")
+        parts = splits.split(prepared.index, given["protocol"], given["fold"], given["seed"])
+        path = ROOT / models / f"fold-{given['fold']}.keras"
+        whole = inference.ensemble([keras.models.load_model(path, compile=False)], (1.0,))
+        model = keras.Model(whole.input, {name: whole.output[name] for name in ("picture", "features", "own")})
+        learned, validation = (said(model, prepared.images[rows]) for rows in (parts.train, parts.validation))
+        reference = ood.fit({name: learned[name] for name in ("picture", "features")}, validation)
+        with atomic(path.with_suffix(".npz")) as target:
+            np.savez_compressed(target, network=inference.sha256(path), **reference)
+        print(f"{path.stem}.npz: {path.with_suffix('.npz').stat().st_size / 1e6:.2f} MB")
+
+
+def said(model, images):
+    """What `ood.fit` wants to know of slices (n, side, side) uint8."""
+    found = model.predict(as_input(images), batch_size=16, verbose=0)
+    expected = [inference.expected_dice(one, dice_mask(one, len(one))) for one in found["own"][:, 0]]
+    return {"picture": found["picture"], "features": found["features"][:, 0], "expected_dice": np.array(expected)}
+
+
 def card(run, models="models"):
     """The model card (Mitchell et al. 2019) of the networks in `models`, with the scores of `run` in scores.json."""
     table, records = evaluate.gather(run, "classify")
@@ -91,10 +121,16 @@ Written by `workflow/publish_models.py`; the figures are those of `{run}`.
 
 Five networks of one making, one for each of the dataset's official folds: `fold-K.keras` was trained on the patients
 of the other four. Each has {parameters} parameters and takes a contrast-enhanced T1-weighted MRI slice of the head;
-it finds the head, answers the slice and its mirror image, and gives for both together
+it finds the head, answers the slice and its mirror image, and gives as their mean
 
 - `classify`: the probabilities of meningioma, glioma and pituitary tumor,
-- `segment`: for each pixel the probability that it is tumor.
+- `segment`: for each pixel the probability that it is tumor, the mean also over three squares around the head. The mask
+  is cut from it by `braintumor.predict.dice_mask`; it always draws something, tumor or not.
+
+`fold-K.npz` belongs to `fold-K.keras`: it tells images that are unlike the slices it learned from (`braintumor.ood`).
+`braintumor predict` asks all five about an image, with one square each. That mean was never scored, and cannot be on
+this dataset: four of the five learned from any of its patients. The scores below are of single networks, each on the
+patients it never saw; `braintumor predict --held-out` answers so.
 
 Notebook `08_both` builds and trains them, and tells why they are as they are. Weights are stored in 16 bits.
 
@@ -102,10 +138,12 @@ Notebook `08_both` builds and trains them, and tells why they are as they are. W
 import keras
 from braintumor.dataset import scaled, slice_by_number
 from braintumor.pipeline import as_input
+from braintumor.predict import dice_mask
 
 model = keras.models.load_model("models/fold-1.keras", compile=False)
 image = slice_by_number("data/figshare", 1).image  # upright, any size and intensities
 answer = model.predict(as_input(scaled(image, {side})[None]))
+mask = dice_mask(answer["segment"][0, ..., 0], len(image))
 ```
 
 ## What they are for, and what not
@@ -144,7 +182,10 @@ name the dataset's authors too.
 
 
 if __name__ == "__main__":
-    run = sys.argv[1] if len(sys.argv) > 1 else "results/full"
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    data, run = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "results/full"
     publish(run)
+    publish_references(data, run)
     with atomic(ROOT / "models" / "README.md") as path:
         path.write_text(card(run))

@@ -13,11 +13,11 @@ def main(arguments=None):
     args = _parser().parse_args(arguments)
     try:
         return args.call(args) or 0
-    except (DatasetError, LeakageError, ParameterError, FileExistsError) as error:
+    except (DatasetError, LeakageError, ParameterError, OSError) as error:
         print(f"braintumor: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nbraintumor: stopped; the same command goes on from here", file=sys.stderr)
+        print("\nbraintumor: stopped; what was finished is kept", file=sys.stderr)
         return 130
 
 
@@ -43,6 +43,14 @@ def _parser():
     word.add_argument("dir", type=Path)
     word.add_argument("out", type=Path)
     word.set_defaults(call=_export)
+
+    word = words.add_parser("predict", help="name and outline the tumor on images; for research and teaching only")
+    word.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them")
+    word.add_argument("--slice", type=int, metavar="N", help="of a volume (from 1), or a page or frame")
+    word.add_argument("--held-out", action="store_true", help="figshare's .mat: ask the network that never saw it")
+    word.add_argument("--json", action="store_true", help="print JSON, a line an image, in place of a table")
+    word.add_argument("--out", type=Path, metavar="DIR", help="write mask, overlay and a page of HTML of each image")
+    word.set_defaults(call=_predict)
 
     word = words.add_parser("run", help="run a profile's notebooks and build the book; only what is missing or changed")
     word.add_argument("--profile", default="quick", help="a file of config/, without .yaml (default quick)")
@@ -91,6 +99,35 @@ def _phantom(args):
 
 def _export(args):
     print(f"wrote {dataset.export_png(args.dir, args.out)} slices to {args.out}")
+
+
+def _predict(args):
+    import json
+
+    from tqdm import tqdm
+
+    from braintumor import inference, report
+    from braintumor.images import find
+
+    paths, faults = find(args.images), 0
+    if args.out:
+        if any(folder.is_dir() and args.out.resolve().is_relative_to(folder.resolve()) for folder in args.images):
+            raise ParameterError(f"--out {args.out} lies in a folder of images, and would be read as images next time")
+        args.out.mkdir(parents=True, exist_ok=True)
+    stems = report.stems(dict.fromkeys(paths))
+    print(report.NOTICE, file=sys.stderr)
+    if not args.json:
+        print(report.HEADER)
+    for path, answer in inference.answers(paths, args.slice, args.held_out):
+        if isinstance(answer, DatasetError):
+            tqdm.write(f"braintumor: {answer}", file=sys.stderr)
+            faults += 1
+            continue
+        facts = {"path": str(path)} | report.facts(answer)
+        tqdm.write(json.dumps(facts) if args.json else report.line(answer))
+        if args.out:
+            report.write(answer, args.out, stems[path])
+    return 1 if faults else 0
 
 
 def _run(args):

@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from braintumor.errors import DatasetError
@@ -192,11 +192,11 @@ def _read_png_pair(source):
         faults.append(f"mask: {row['mask']} has shape {mask.shape}; expected the image's {image.shape}")
         mask = None
     if image is not None:
-        image = _image(_squared(image), faults)
+        image = _image(squared(image), faults)
     if mask is not None and image is not None:
         if mask.max() > 1 and set(np.unique(mask)) <= {0, mask.max()}:
             mask = mask > 0  # painting programs store a mask as 0 and 255
-        mask = _mask(_squared(mask), image, faults)
+        mask = _mask(squared(mask), image, faults)
     names = {name: number for number, name in LABELS.items()} | {str(n): n for n in LABELS}
     label = names.get(row["label"].strip().lower()) or _label(row["label"], faults)
     if not (pid := row["patient"].strip()):
@@ -214,23 +214,21 @@ def _read_png_pair(source):
 
 
 def _read_png(folder, column, name, faults):
+    from braintumor.images import picture  # in here: it imports this module
+
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         faults.append(f"{column}: {name} lies outside {folder}")
         return None
     try:
-        with Image.open(path) as png:
-            if max(png.size) > LARGEST_SIDE:
-                faults.append(f"{column}: {name} declares {png.size} pixels; expected at most {LARGEST_SIDE} a side")
-                return None
-            return np.asarray(png if png.mode in ("L", "I;16", "I", "F") else png.convert("L"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        faults.append(f"{column}: {name} cannot be read as an image ({error})")
+        return picture(path)[0]
+    except DatasetError as error:
+        faults.append(f"{column}: {name} {error}")
         return None
 
 
-def _squared(image):
-    """Pad at the right and the bottom with the image's least value: resizing must not distort anatomy."""
+def squared(image):
+    """Pad (rows, columns) at the right and the bottom with the least value: resizing must not distort anatomy."""
     side = max(image.shape)
     return np.pad(image, [(0, side - n) for n in image.shape], constant_values=image.min())
 
@@ -246,18 +244,6 @@ def _number(row, column, kind, fits, expected, faults):
         pass
     faults.append(f"{column}: is {text!r}; expected {expected}")
     return None
-
-
-def read_image(path):
-    """Read one foreign image (PNG, JPEG) in shades of gray, padded to a square: (side, side) numeric.
-
-    Raises DatasetError if it is not an image, is larger than LARGEST_SIDE, or shows nothing.
-    """
-    path, faults = Path(path), []
-    image = _read_png(path.parent, "image", path.name, faults)
-    image = None if image is None else _image(_squared(image), faults)
-    _raise(path, faults)
-    return image
 
 
 # A folder of slices.
@@ -597,7 +583,7 @@ def _fingerprint(directory, sources):
     if sources[0].row is not None:
         paths |= {source.path.parent / source.row[column] for source in sources for column in ("image", "mask")}
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]
-    code = [path.read_bytes() for path in (Path(__file__), Path(__file__).with_name("figshare.csv"))]
+    code = [Path(__file__).with_name(name).read_bytes() for name in ("dataset.py", "images.py", "figshare.csv")]
     return hashlib.sha256(json.dumps(stats).encode() + b"".join(code)).hexdigest()
 
 
