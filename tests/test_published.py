@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braintumor import evaluate, splits
+from braintumor import evaluate, inference, splits
 from braintumor.files import ROOT
 from braintumor.metrics import PROBABILITIES, predicted_label
 from braintumor.provenance import run_digest
@@ -113,6 +113,38 @@ def test_networks_for_both_tasks_answered_patients_that_they_never_saw(tables):
             assert np.allclose(predicted[PROBABILITIES].sum(axis=1), 1, atol=1e-5)
         else:
             assert predicted["dice"].between(0, 1).all() and (predicted["area_true"] > 0).all()
+
+
+def test_published_scores_are_those_of_the_tables_and_the_slices_all_that_there_are():
+    full = {task: evaluate.gather(ROOT / "results/full", task)[0] for task in ("classify", "segment")}
+    known = pd.read_csv(ROOT / "lib/braintumor/figshare.csv", dtype={"pid": str})
+    scores = json.loads((ROOT / "results/full/scores.json").read_text())
+    for table in full.values():
+        assert table[["file", "pid", "label"]].equals(known[["file", "pid", "label"]])
+    for name, value in evaluate.quick_scores(full).items():
+        task = evaluate.QUICK_SCORES[name][0]
+        if name in scores[task]:
+            assert value == pytest.approx(scores[task][name]["value"], abs=1e-6)
+
+
+def test_each_look_at_a_fold_of_the_published_run_is_written_down():
+    tried = pd.read_csv(ROOT / "results/full/tried.csv", dtype={"digest": str})
+    for path in (ROOT / "results/full/classify").glob("fold-*/run.json"):
+        record = json.loads(path.read_text())
+        rows = tried[tried["digest"] == record["digest"][:12]]
+        assert sorted(rows["part"]) == ["test", "validation"] and set(rows["fold"]) == {record["parameters"]["fold"]}
+
+
+def test_networks_and_their_card_belong_to_the_published_run():
+    folder = ROOT / "models"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 20e6
+    card = (folder / "README.md").read_text()
+    scores = json.loads((ROOT / "results/full/scores.json").read_text())
+    assert f"| mean Dice | {scores['segment']['mean Dice']['value']:.3f} |" in card
+    for fold in splits.FOLDS:
+        record = json.loads((ROOT / f"results/full/classify/fold-{fold}/run.json").read_text())
+        network = inference.sha256(folder / f"fold-{fold}.keras")
+        assert f"| `fold-{fold}.keras` | {fold} | {record['digest'][:12]} | {network[:16]} |" in card
 
 
 def test_audit_is_of_the_same_folds(tables):

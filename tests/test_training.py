@@ -490,6 +490,11 @@ def test_line_of_a_run_tells_uncommitted_changes(undisturbed, clean, expected):
     assert expected in provenance.run_line(record).data
 
 
+def test_line_of_a_run_ends_with_its_note(undisturbed):
+    record = undisturbed["classify"][0].record | {"note": "answered anew"}
+    assert provenance.run_line(record).data.endswith("UTC (answered anew).*")
+
+
 @pytest.mark.parametrize("kind", ["phantom", "figshare", "figshare-jpeg", "folder"])
 def test_banner_says_which_data_a_page_shows(kind):
     about = {"kind": kind, "slices": 3064, "size": 512, "digest": "0123456789abcdef"}
