@@ -21,6 +21,7 @@ from braintumor.files import ROOT
 from braintumor.phantom import write_phantom
 from braintumor.pipeline import as_input
 
+pytestmark = pytest.mark.usefixtures("deterministic")
 REAL = ROOT.parent / "shared/data/figshare-1512427"
 
 

@@ -29,7 +29,8 @@ def load_models(run, task, folds):
         if ROOT / Path(run) == ROOT / PUBLISHED and not path.exists():
             path = ROOT / "models" / f"fold-{fold}.keras"
         model = keras.models.load_model(path, compile=False)
-        models.append(keras.Model(model.input, model.output[task]) if isinstance(model.output, dict) else model)
+        output = getattr(model, "output", None)  # a loaded Sequential has none before it is asked
+        models.append(keras.Model(model.input, output[task]) if isinstance(output, dict) else model)
     return models
 
 
