@@ -8,7 +8,6 @@ weights are stored changes. They become 32 bits again when it is loaded; since n
 before it scored them, nothing is lost.
 """
 
-import hashlib
 import io
 import json
 import sys
@@ -75,9 +74,8 @@ def publish_references(data, run, models="models"):
         whole = inference.ensemble([keras.models.load_model(path, compile=False)], (1.0,))
         model = keras.Model(whole.input, {name: whole.output[name] for name in ("picture", "features", "own")})
         learned, validation = (said(model, prepared.images[rows]) for rows in (parts.train, parts.validation))
-        reference = ood.fit({name: learned[name] for name in ("picture", "features")}, validation)
         with atomic(path.with_suffix(".npz")) as target:
-            np.savez_compressed(target, network=inference.sha256(path), **reference)
+            np.savez_compressed(target, network=inference.sha256(path), **ood.fit(learned, validation))
         print(f"{path.stem}.npz: {path.with_suffix('.npz').stat().st_size / 1e6:.2f} MB")
 
 
@@ -97,8 +95,7 @@ def card(run, models="models"):
     shown = evaluate.score_table({name: scores[task][name] for task, names in HEADLINE.items() for name in names})
     lines = [f"| {name} | {value:.3f} | {interval} |" for name, value, interval in shown.itertuples()]
     files = [
-        f"| `{path.name}` | {record['parameters']['fold']} | {record['digest'][:12]} | "
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()[:16]} |"
+        f"| `{path.name}` | {record['parameters']['fold']} | {record['digest'][:12]} | {inference.sha256(path)[:16]} |"
         for path, record in paths.items()
     ]
     return CARD.format(

@@ -29,7 +29,7 @@ def fit(learned, validation):
     """What `scores` needs of one network: {name: float64 array}, to be kept as .npz.
 
     `learned` and `validation` are what the network says of the slices that it learned from and of those that chose its
-    epoch: {"picture": (n, 256), "features": (n, 256)}, and of the second "expected_dice" (n,) too.
+    epoch: {"picture": (n, 256), "features": (n, 256), "expected_dice": (n,)}; of the first, the last is not used.
     """
     components = PCA(COMPONENTS, random_state=0).fit(learned["picture"])
     covariance = LedoitWolf().fit(learned["features"].astype(float))
