@@ -2,13 +2,14 @@
 PROFILE ?= quick
 DATA ?= phantom
 CORES ?= 2
+CLUSTER ?=
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book test lint bench lock clean
+.PHONY: help book test lint bench cluster-test lock clean
 
 help:  ## list these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .venv/done: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -16,8 +17,8 @@ help:  ## list these commands
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2)
-	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES)
+book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2 CLUSTER=slurm)
+	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES) --cluster "$(CLUSTER)"
 
 test: .venv/done  ## run the tests
 	$(BIN)/pytest
@@ -29,6 +30,9 @@ lint: .venv/done  ## check form and style, notebooks included
 
 bench: .venv/done  ## measure speed against the usual alternatives
 	$(BIN)/python tests/bench.py "$(DATA)"
+
+cluster-test: .venv/done  ## a sweep on a SLURM of two nodes, one of which is lost (Debian, as root)
+	$(BIN)/python tests/cluster/run.py
 
 lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \

@@ -56,6 +56,7 @@ def _parser():
     word.add_argument("--profile", default="quick", help="a file of config/, without .yaml (default quick)")
     word.add_argument("--data", default="phantom", help="a folder of slices (default: the phantom)")
     word.add_argument("--cores", type=int, default=2)
+    word.add_argument("--cluster", help="a folder of profiles/, such as slurm: run as jobs of a cluster")
     word.set_defaults(call=_run)
     return parser
 
@@ -134,7 +135,11 @@ def _run(args):
     from braintumor.execution import run
     from braintumor.files import ROOT
 
-    index = run(ROOT / "config" / f"{args.profile}.yaml", args.data, args.cores)
+    cluster = ROOT / "profiles" / args.cluster if args.cluster else None
+    if cluster and not (cluster / "config.yaml").exists():
+        known = ", ".join(sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml")))
+        raise ParameterError(f"{cluster}: holds no profile of a cluster (config.yaml); there are {known}")
+    index = run(ROOT / "config" / f"{args.profile}.yaml", args.data, args.cores, cluster)
     print(f"The book is ready: open {index}")
 
 
