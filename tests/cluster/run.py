@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,7 @@ from braintumor.phantom import write_phantom
 from braintumor.provenance import machine
 
 NODES = ("n1", "n2")
+CONF, MARK = Path("/etc/slurm/slurm.conf"), "BRAINTUMOR_CLUSTER_TEST"
 PROFILE = Path(__file__).with_name("sweep.yaml")
 RUN = f"{PROFILE.stem}-phantom"
 # all of a run but the book, which is not tested here
@@ -76,16 +77,16 @@ def main():
         subprocess.run(["git", "clone", "--quiet", ROOT, clones[name]], check=True)
         for run in ("full", "leakage"):  # without them a run has no pages of committed results
             shutil.rmtree(clones[name] / "results" / run)
-    with slurm(folder / "slurm") as (environment, nodes):
+    with slurm(folder / "slurm"):
         began = time.monotonic()
-        sweep = start(clones["cluster"], folder, environment, "slurm")
-        stop_in_the_middle(sweep, clones["cluster"], nodes["n2"], environment)
+        sweep = start(clones["cluster"], folder, "slurm")
+        stop_in_the_middle(sweep, clones["cluster"], folder / "slurm")
         if sweep.wait():
             raise SystemExit(f"the sweep on the cluster failed; all is kept in {folder}")
         minutes = {"cluster": round((time.monotonic() - began) / 60, 1)}
-        jobs = jobs_of(environment)
+        jobs = jobs_of()
     began = time.monotonic()
-    if start(clones["alone"], folder, os.environ).wait():
+    if start(clones["alone"], folder).wait():
         raise SystemExit(f"the sweep on one machine failed; all is kept in {folder}")
     minutes["one machine"] = round((time.monotonic() - began) / 60, 1)
     tables, equal = compared(*(clone / "results" / RUN for clone in clones.values()))
@@ -124,7 +125,7 @@ def install():
 
 @contextmanager
 def slurm(folder):
-    """A cluster in `folder`, ended afterwards: yields (environment of its commands, {node: its slurmd's process})."""
+    """A cluster in `folder`; yields once both nodes are idle. Afterwards all that runs in it and for it is killed."""
     for part in ("state", *NODES):
         (folder / part).mkdir(parents=True)
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
@@ -132,76 +133,75 @@ def slurm(folder):
     for one in sockets:
         one.close()
     memory = psutil.virtual_memory().total // 2**20 // 2
-    path = folder / "slurm.conf"
-    path.write_text(CONFIGURATION.format(folder=folder, host=socket.gethostname(), ports=ports, memory=memory))
-    environment = os.environ | {"SLURM_CONF": str(path)}
     (folder / "munge.key").write_bytes(os.urandom(128))
     (folder / "munge.key").chmod(0o600)
-    keys = {name: folder / f"munge.{name}" for name in ("key", "socket", "pid", "log", "seed")}
-    options = {"key": "key-file", "socket": "socket", "pid": "pid-file", "log": "log-file", "seed": "seed-file"}
-    with ExitStack() as stack:
-        daemons = {"munged": ["--foreground", "--force", *(f"--{options[name]}={keys[name]}" for name in keys)]}
-        daemons |= {"slurmctld": ["-D"], **{node: ["-D", "-N", node] for node in NODES}}
-        begun = {}
-        for name, arguments in daemons.items():
-            program = "slurmd" if name in NODES else name
-            log = stack.enter_context(open(folder / f"{name}.out", "w"))
-            # the mark finds all that a node has started, whatever it calls itself
-            marked = environment | ({"SLURMD_NODENAME": name} if name in NODES else {})
-            begun[name] = subprocess.Popen([program, *arguments], env=marked, stdout=log, stderr=log)
-            stack.callback(end, environment, name if name in NODES else None, begun[name])
+    files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    munge = ["munged", "--foreground", "--force", *(f"--{name}={folder}/munge.{end}" for name, end in files.items())]
+    try:
+        with CONF.open("x") as file:  # jobs drop SLURM_CONF from their environment, so it must stand where all look
+            file.write(CONFIGURATION.format(folder=folder, host=socket.gethostname(), ports=ports, memory=memory))
+    except FileExistsError:
+        raise SystemExit(f"{CONF} is there: this host has a SLURM of its own, which is left alone") from None
+    try:
+        for daemon in (munge, ["slurmctld", "-D"], *(["slurmd", "-D", "-N", node] for node in NODES)):
+            log = (folder / f"{daemon[0]}-{daemon[-1]}.out").open("w")
+            subprocess.Popen(daemon, env=marked(folder, daemon[-1]), stdout=log, stderr=log)
             time.sleep(1)
-        wait_for(lambda: asked(environment, "sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2", "two idle nodes")
-        yield environment, {node: begun[node] for node in NODES}
+        wait_for(lambda: asked("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2", "two idle nodes")
+        yield
+    finally:
+        end(folder)
+        CONF.unlink()
 
 
-def end(environment, node, daemon):
-    """Kill a daemon of this cluster and, as a power cut would, all that ran on its `node` (None for the others).
+def marked(folder, node=""):
+    """An environment by which `end` finds a process, and what that starts in its turn."""
+    return os.environ | {MARK: str(folder)} | ({"SLURMD_NODENAME": node} if node in NODES else {})
 
-    SLURM's own processes go first: they would report that a job had died, which is not what a node without power does.
+
+def end(folder, node=None):
+    """Kill all processes of the cluster in `folder`, or, as a power cut would, all on one `node` of it.
+
+    SLURM's own go first: they would report that a job had died, which is not what a node without power does.
     """
-    doomed = [psutil.Process(daemon.pid)] if daemon.poll() is None else []
-    mark = (environment["SLURM_CONF"], node)
-    for process in psutil.process_iter() if node else []:
+    doomed = set()
+    for process in psutil.process_iter():
         with suppress(psutil.Error):  # it has ended
             own = process.environ()
-            if (own.get("SLURM_CONF"), own.get("SLURMD_NODENAME")) == mark:
-                doomed += [process, *(one for one in process.parents() if one.name() == "slurmstepd")]
+            if own.get(MARK) == str(folder) and node in (None, own.get("SLURMD_NODENAME")):
+                doomed |= {process, *(one for one in process.parents() if one.name() == "slurmstepd")}
     for process in sorted(doomed, key=lambda one: not one.name().startswith("slurm")):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    daemon.wait()
 
 
-def start(clone, folder, environment, *cluster):
-    """Begin the sweep in a clone, with its own code; on the cluster if that is named."""
-    environment = environment | {"PYTHONPATH": str(clone / "lib")}
+def start(clone, folder, *cluster):
+    """Begin the sweep in a clone, with its own code; on the cluster whose profile is named."""
+    environment = marked(folder / "slurm") | {"PYTHONPATH": str(clone / "lib")}
     arguments = [PROFILE, folder / "phantom", *(clone / "profiles" / one for one in cluster)]
     return subprocess.Popen([sys.executable, "-c", CODE, *map(str, arguments)], cwd=clone, env=environment)
 
 
-def stop_in_the_middle(sweep, clone, slurmd, environment):
-    """Wait until a third of the folds is done and the second node trains another, and take that node away."""
+def stop_in_the_middle(sweep, clone, cluster):
+    """Wait until three folds are done and the second node trains another, and take that node away."""
 
     def reached():
         if sweep.poll() is not None:
             raise SystemExit("the sweep ended before its middle")
         done = len(list((clone / "results" / RUN).glob("*/classify/fold-*/run.json")))
         training = list((clone / "results" / RUN).glob("*/classify/.fold-*"))
-        busy = asked(environment, "squeue", "-h", "-t", "running", "-w", "n2", "-o", "%i")
+        busy = asked("squeue", "-h", "-t", "running", "-w", "n2", "-o", "%i")
         return done >= 3 and training and busy.strip()
 
     wait_for(reached, "the middle of the sweep", seconds=3600)
-    print(
-        f"node n2 is lost, with job {asked(environment, 'squeue', '-h', '-w', 'n2', '-o', '%i %k').strip()}", flush=True
-    )
-    end(environment, "n2", slurmd)
+    print(f"node n2 is lost, with job {asked('squeue', '-h', '-w', 'n2', '-o', '%i %k').strip()}", flush=True)
+    end(cluster, "n2")
 
 
-def jobs_of(environment):
+def jobs_of():
     """The jobs that the cluster was given: a table of what each was, where it ran last, restarts, and seconds there."""
     rows = []
-    for line in asked(environment, "scontrol", "-o", "show", "job").splitlines():
+    for line in asked("scontrol", "-o", "show", "job").splitlines():
         said = dict(word.split("=", 1) for word in line.split() if "=" in word)
         hours, minutes, seconds = map(int, said["RunTime"].split(":"))
         of = {"job": int(said["JobId"]), "rule": said["Comment"], "node": said["NodeList"], "state": said["JobState"]}
@@ -228,7 +228,7 @@ def compared(one, other):
     return len(found), sum(same)
 
 
-def asked(environment, *command):
+def asked(*command):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
