@@ -143,9 +143,10 @@ def slurm(folder):
     except FileExistsError:
         raise SystemExit(f"{CONF} is there: this host has a SLURM of its own, which is left alone") from None
     try:
-        for daemon in (munge, ["slurmctld", "-D"], *(["slurmd", "-D", "-N", node] for node in NODES)):
-            log = (folder / f"{daemon[0]}-{daemon[-1]}.out").open("w")
-            subprocess.Popen(daemon, env=marked(folder, daemon[-1]), stdout=log, stderr=log)
+        daemons = {"munged": munge, "slurmctld": ["slurmctld", "-D"]}
+        for name, command in (daemons | {node: ["slurmd", "-D", "-N", node] for node in NODES}).items():
+            with (folder / f"{name}.out").open("w") as log:
+                subprocess.Popen(command, env=marked(folder, name), stdout=log, stderr=log)
             time.sleep(1)
         wait_for(lambda: asked("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2", "two idle nodes")
         yield
@@ -229,7 +230,7 @@ def compared(one, other):
 
 
 def asked(*command):
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def wait_for(reached, what, seconds=60):
