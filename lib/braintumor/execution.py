@@ -291,12 +291,15 @@ def build_book(profile):
     """Build the book with this run's pages; returns _build/html/index.html. Warnings are errors.
 
     The committed _toc.yml names the pages of quick-phantom: the run's own take their place, and those it lacks are
-    left out.
+    left out. The runs of a sweep stand below the page that compares them.
     """
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text().replace("runs/quick-phantom/", f"runs/{profile['name']}/"))
     others = tuple(f"{TASKS[task]}-fold-{fold}" for task in TASKS for fold in set(FOLDS) - set(folds_of(profile, task)))
     for part in toc["parts"]:
         part["chapters"] = _existing(part["chapters"], others)
+        for chapter in part["chapters"]:
+            if "sweep" in profile and Path(chapter["file"]).name == "04_evaluate":
+                chapter |= {"title": "The sweep", "sections": _sweep_sections(profile)}
     table = pages(profile) / "_toc.yml"
     with atomic(table) as path:
         path.write_text(yaml.safe_dump(toc, sort_keys=False))
@@ -309,6 +312,22 @@ def build_book(profile):
     if _call(command) or not index.exists():
         raise SystemExit("The book was not built: its warnings are above.")
     return index
+
+
+def _sweep_sections(profile):
+    """The pages of a sweep's runs, each below the scores of its run."""
+    sections = []
+    for folder, run in combinations(profile).items():
+        place = pages(run).relative_to(ROOT).as_posix()
+        words = {"classify": "Classify", "segment": "Segment", "both": "Both tasks"}
+        folds = [
+            {"file": f"{place}/{TASKS[task]}-fold-{fold}", "title": f"{words[task]}: fold {fold}"}
+            for task in TASKS
+            for fold in folds_of(run, task)
+        ]
+        title = ", ".join(value.replace("-", " ", 1) for value in folder.split("+"))
+        sections.append({"file": f"{place}/04_evaluate", "title": title, "sections": folds})
+    return sections
 
 
 def _call(command):
