@@ -108,8 +108,8 @@ def test_sweep_is_run_and_compared_on_one_page(write, phantom_folder, monkeypatc
     pages, results = ROOT / "book/runs/pytest-sweep-phantom", ROOT / "results/pytest-sweep-phantom"
     runs = ["image_size-64+seed-1", "image_size-64+seed-2"]
     wanted = [pages / "04_evaluate.ipynb", pages / runs[1] / "04_evaluate.ipynb"]  # not the pages of committed results
-    call = execution._call
-    monkeypatch.setattr(execution, "_call", lambda command: call([*command[:3], *wanted, *command[3:]]))
+    targets, call = [page.relative_to(ROOT) for page in wanted], execution._call
+    monkeypatch.setattr(execution, "_call", lambda command: call([*command[:3], *targets, *command[3:]]))
     monkeypatch.setattr(execution, "build_book", lambda profile: profile)
     path = write(folds=[1], sweep={"image_size": [64], "seed": [1, 2]})
     profile = execution.run(path, str(phantom_folder), 2)
@@ -122,11 +122,11 @@ def test_sweep_is_run_and_compared_on_one_page(write, phantom_folder, monkeypatc
     assert [one["title"] for one in sections] == ["image_size 64, seed 1", "image_size 64, seed 2"]
 
     said = estimate.dry_run(path, str(phantom_folder), 2)
-    assert said.count(" done\n") == 2 and "to run" not in said and "0.00 core hours" in said
+    assert said.count(" trained already\n") == 2 and "to train" not in said and "0.00 core hours" in said
     shutil.rmtree(results / runs[1] / "segment/fold-1")
     said = estimate.dry_run(path, str(phantom_folder), 2)
     line = next(line for line in said.splitlines() if line.startswith(f"{runs[1]}/08_both-fold-1 "))
-    assert "to run, about" in line and f"results/pytest-sweep-phantom/{runs[0]}/classify/fold-1/run.json" in line
+    assert "to train, about" in line and f"results/pytest-sweep-phantom/{runs[0]}/classify/fold-1/run.json" in line
 
     table = evaluate.comparison([f"results/pytest-sweep-phantom/{run}" for run in runs[:1]], draws=5)
     assert table.index.tolist() == runs[:1] and "seed" not in table  # one run differs in nothing
@@ -220,7 +220,7 @@ def test_dry_run_writes_nothing_and_judges_all_sections(tmp_path, monkeypatch, c
     said = capsys.readouterr().out
     assert "parts/06_leakage-segment-family-5 " in said and "by results/leakage/segment/" in said
     assert f"on {phantom.slice_count()} slices" in said and "hours on 4 cores" in said
-    assert "07_original " in said and "what is done already cannot be told" in said
+    assert "07_original " in said and "what is trained already cannot be told" in said
     assert not list(tmp_path.iterdir())
     assert sorted(ROOT.glob("results/*")) + sorted(ROOT.glob("book/runs/*")) == before
 
@@ -233,6 +233,11 @@ def test_dry_run_says_where_no_earlier_run_tells(write, phantom_folder):
 
 def test_slices_of_the_phantom_are_counted_without_drawing(phantom_folder):
     assert phantom.slice_count(patients=15) == dataset.count_slices(str(phantom_folder))
+
+
+def test_no_cores_are_refused(capsys):
+    assert cli.main(["run", "--dry-run", "--cores", "0"]) == 1
+    assert "--cores is 0; expected 1 or more" in capsys.readouterr().err
 
 
 # A cluster

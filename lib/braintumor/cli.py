@@ -136,6 +136,8 @@ def _run(args):
     from braintumor.execution import run
     from braintumor.files import ROOT
 
+    if args.cores < 1:
+        raise ParameterError(f"--cores is {args.cores}; expected 1 or more")
     cluster = ROOT / "profiles" / args.cluster if args.cluster else None
     if cluster and not (cluster / "config.yaml").exists():
         known = ", ".join(sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml")))

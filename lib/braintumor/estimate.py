@@ -9,10 +9,10 @@ from braintumor.dataset import count_slices, find_prepared
 from braintumor.execution import (
     STUDIES,
     checked,
+    is_trained,
     leakage_jobs,
-    pages,
+    original_is_trained,
     run_name,
-    stale_pages,
     study_parameters,
     trainings,
 )
@@ -86,22 +86,21 @@ def dry_run(profile_path, data, cores):
     profile["name"] = run_name(profile_path, prepared[0].about) if all(prepared) else ""
     known, lines, times, unknown = records(), [], [], 0
     for folder, run in combinations(profile).items():
-        stale = stale_pages(run) if all(prepared) else []
-        for name, notebook, parts in _trainings(run):
-            page, judged_by = pages(run) / f"{name}.ipynb", [judges(notebook, part, known) for part in parts]
-            if all(prepared) and page.exists() and str(page.relative_to(ROOT)) not in stale:
-                said = "done"
+        for name, notebook, parts, trained in _trainings(run, all(prepared)):
+            judged_by = [judges(notebook, part, known) for part in parts]
+            if trained:
+                said = "trained already"
             elif not all(judged_by):
                 unknown += 1
-                said = "to run; no earlier run of such a network to judge by"
+                said = "to train; no earlier run of such a network to judge by"
             else:
                 times.append(sum(seconds(part, slices, those) for part, those in zip(parts, judged_by, strict=True)))
                 first, *others = judged_by[0]
                 more = f" and {len(others)} like it" if others else ""
-                said = f"to run, about {times[-1] / 60:.1f} min by {first['path']}{more} ({first['processor']})"
+                said = f"to train, about {times[-1] / 60:.1f} min by {first['path']}{more} ({first['processor']})"
             lines.append(f"{f'{folder}/{name}' if folder else name:44} {said}")
     if not all(prepared):
-        lines.append("The data are not prepared yet, so what is done already cannot be told: all is listed as to run.")
+        lines.append("The data are not prepared yet, so what is trained already cannot be told: all is listed.")
     lines.append(
         f"Estimate for {len(times)} pages that train, on {slices:,} slices, by epoch, slice and pixel from the records "
         f"named: {sum(times) / 3600:.2f} core hours, {wall(times, cores) / 3600:.2f} hours on {cores} cores. "
@@ -112,18 +111,22 @@ def dry_run(profile_path, data, cores):
     return "\n".join(lines)
 
 
-def _trainings(profile):
-    """(page, notebook, what decides the seconds of each training behind it) of all that a run trains."""
+def _trainings(profile, look):
+    """What a run trains: (page, notebook, what decides the seconds of each training behind it, whether it is trained).
+
+    The last is False where `look` is, as looking takes prepared data; of 06 and 07 it is told by their files alone.
+    """
     for page, notebook, given in trainings(profile):
-        yield page, notebook, [given]
+        yield page, notebook, [given], look and is_trained(notebook, given)
     for section, notebook in STUDIES.items():
         if section in profile:
             given = notebook_parameters(notebook, study_parameters(profile, section))
             classify = {"task": "classify"} | {name: given[name] for name in ("image_size", "epochs")}
             segment = classify | {"task": "segment", "filters": given["filters"], "epochs": given["segment_epochs"]}
             if section == "original":  # its single network and the ensemble's three, and two U-Nets
-                yield notebook, notebook, [classify] * 4 + [segment] * 2
-            else:
-                segment |= {"image_size": given["segment_image_size"]}
-                for job in leakage_jobs(profile):
-                    yield f"parts/{notebook}-{job}", notebook, [classify if job.startswith("classify") else segment]
+                yield notebook, notebook, [classify] * 4 + [segment] * 2, look and original_is_trained(profile)
+                continue
+            segment |= {"image_size": given["segment_image_size"]}
+            for job, (folder, _) in leakage_jobs(profile).items():
+                part = classify if job.startswith("classify") else segment
+                yield f"parts/{notebook}-{job}", notebook, [part], look and (folder / "run.json").exists()

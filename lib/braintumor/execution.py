@@ -174,17 +174,26 @@ def stale_pages(profile):
             stale += [page] if page.exists() and not (folder / "run.json").exists() else []
     if "original" in profile:
         page = pages(profile) / f"{STUDIES['original']}.ipynb"
-        folder = ROOT / study_parameters(profile, "original")["results"]
-        kept = sum(1 for _ in folder.glob("*/run.json")) if (folder / "scores.json").exists() else 0
-        stale += [page] if page.exists() and kept < ORIGINAL_PARTS else []
+        stale += [page] if page.exists() and not original_is_trained(profile) else []
     for page, notebook, given in trainings(profile):
-        parts = [given]
-        if notebook == TASKS["both"]:  # it keeps a record for each of its tasks
-            parts = [given | {"task": task, "results": f"{given['results']}/{task}"} for task in given["tasks"]]
-        page, prepared = pages(profile) / f"{page}.ipynb", open_data(given["data"], given["image_size"])
-        if page.exists() and not all(_is_done(notebook, part, prepared) for part in parts):
+        page = pages(profile) / f"{page}.ipynb"
+        if page.exists() and not is_trained(notebook, given):
             stale.append(page)
     return [str(page.relative_to(ROOT)) for page in stale]
+
+
+def original_is_trained(profile):
+    """Whether all that notebook 07 trains in this run is there, of whatever parameters."""
+    folder = ROOT / study_parameters(profile, "original")["results"]
+    return (folder / "scores.json").exists() and sum(1 for _ in folder.glob("*/run.json")) >= ORIGINAL_PARTS
+
+
+def is_trained(notebook, given):
+    """Whether what notebook 02, 03 or 08 trains with `given`, all its parameters, is there, of these data and code."""
+    prepared, parts = open_data(given["data"], given["image_size"]), [given]
+    if notebook == TASKS["both"]:  # it keeps a record for each of its tasks
+        parts = [given | {"task": task, "results": f"{given['results']}/{task}"} for task in given["tasks"]]
+    return all(_is_done(notebook, part, prepared) for part in parts)
 
 
 def _is_done(notebook, parameters, prepared):
