@@ -5,7 +5,7 @@ CORES ?= 2
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book test lint bench lock clean
+.PHONY: help book test lint bench chaos lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ lint: .venv/done  ## check form and style, notebooks included
 
 bench: .venv/done  ## measure speed against the usual alternatives
 	$(BIN)/python tests/bench.py "$(DATA)"
+
+chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte for byte
+	$(BIN)/python tests/chaos.py
 
 lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \

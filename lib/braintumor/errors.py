@@ -11,3 +11,11 @@ class LeakageError(ValueError):
 
 class ParameterError(ValueError):
     """A notebook or profile parameter is unknown, of the wrong type, or out of range."""
+
+
+class BusyError(OSError):
+    """Another process is at work on the same files: the message names it, and what it does."""
+
+
+class FullDiskError(OSError):
+    """There is no room left on a disk: the message names the folder, and what to do."""
