@@ -33,8 +33,8 @@ PERCENTILES = (1, 99.5)  # a slice's intensities between these become 0 to 255
 LARGEST_SIDE = 4096  # pixels; a file that declares more is broken or hostile, not an MR slice
 LARGEST_VALUE, LEAST_RANGE = 1e15, 1e-15  # intensities beyond cannot be scaled in float32
 LONGEST_CELL = 500  # characters of a cell of slices.csv
-LARGEST_PIECE = 2**20  # bytes of a compressed chunk: they may become a thousand times as many
-MATLAB_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+MOST_CHUNKS = 2**16  # pieces in which HDF5 stores a field; MATLAB makes some dozens
+DEFLATE, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 KINDS = {
     "phantom": "the synthetic phantom: drawn patients, no real images",
     "figshare": "the figshare dataset 1512427, original int16 files",
@@ -137,29 +137,57 @@ def _read_field(group, name, faults):
         faults.append(f"{name}: holds {in_short(item.dtype)}; expected numbers")
     elif not item.size or item.size > LARGEST_SIDE**2:
         faults.append(f"{name}: declares shape {item.shape}; expected 1 to {LARGEST_SIDE}^2 values")
-    elif fault := _storage_fault(item):
-        faults.append(f"{name}: {fault}")
+    elif item.external or item.is_virtual:
+        faults.append(f"{name}: refers to values elsewhere; expected them in the file itself")
     else:
-        return item[()]
+        return _values(item)
     return None
 
 
-def _storage_fault(item):
-    """Why the values of an HDF5 dataset must not be read: they lie in other files, or may take any memory."""
-    if item.external or item.is_virtual:
-        return "refers to values elsewhere; expected them in the file itself"
+def _values(item):
+    """The values of an HDF5 dataset whose shape is no danger. Raises ValueError if not as many are stored as declared.
+
+    Chunks are decompressed here: of one that is shorter than declared, HDF5 2.0 would give what lies behind it in this
+    process's memory, or crash.
+    """
+    if not item.chunks:
+        if item.id.get_storage_size() != item.nbytes:
+            raise ValueError(f"{item.name} stores {item.id.get_storage_size()} bytes; expected {item.nbytes}")
+        return item[()]
     settings = item.id.get_create_plist()
     filters = [settings.get_filter(n)[0] for n in range(settings.get_nfilters())]
-    if not set(filters) <= MATLAB_FILTERS or filters.count(h5py.h5z.FILTER_DEFLATE) > 1:
-        return "is compressed in a way that MATLAB does not use; expected gzip: save it anew"
-    if not item.chunks:
-        return None
-    sizes = [math.prod(item.chunks) * item.dtype.itemsize / 128]
-    if filters:
-        item.id.chunk_iter(lambda chunk: sizes.append(chunk.size))
-    if max(sizes) > LARGEST_PIECE:
-        return f"is stored in pieces of over {LARGEST_PIECE:,} bytes compressed; expected smaller ones: save it anew"
-    return None
+    if filters not in ([], [DEFLATE], [SHUFFLE, DEFLATE]) or not item.id.get_type().equal(
+        h5py.h5t.py_create(item.dtype)
+    ):
+        raise ValueError(f"{item.name} is stored in a way that MATLAB does not use; expected plain numbers, or gzip")
+    size = math.prod(item.chunks) * item.dtype.itemsize
+    count = math.prod(-(-n // m) for n, m in zip(item.shape, item.chunks, strict=True))
+    if size > 8 * LARGEST_SIDE**2 or count > MOST_CHUNKS:
+        raise ValueError(f"{item.name} is stored in {count} pieces of {size} bytes; expected {MOST_CHUNKS} at most")
+    values, chunks = np.full(item.shape, item.fillvalue, item.dtype), []
+    item.id.chunk_iter(chunks.append)
+    for chunk in chunks:
+        if chunk.size > size + size // 1000 + 64:  # gzip makes nothing much larger
+            raise ValueError(f"a piece of {item.name} has {chunk.size} bytes; expected {size} at most")
+        skipped, stored = item.id.read_direct_chunk(chunk.chunk_offset)
+        content = _unpacked(stored, [one for n, one in enumerate(filters) if not skipped >> n & 1], size, item.dtype)
+        part = values[tuple(slice(at, at + length) for at, length in zip(chunk.chunk_offset, item.chunks, strict=True))]
+        part[...] = content.reshape(item.chunks)[tuple(map(slice, part.shape))]
+    return values
+
+
+def _unpacked(stored, filters, size, dtype):
+    """The numbers in the bytes of one HDF5 chunk, which must be `size` bytes without its filters."""
+    if DEFLATE in filters:
+        unpacking = zlib.decompressobj()
+        stored = unpacking.decompress(stored, size + 1)
+        if not unpacking.eof:
+            raise ValueError(f"a compressed piece is cut short, or has over {size} bytes")
+    if len(stored) != size:
+        raise ValueError(f"a piece has {len(stored)} bytes; expected {size}")
+    if SHUFFLE in filters:
+        stored = np.frombuffer(stored, np.uint8).reshape(dtype.itemsize, -1).T.tobytes()
+    return np.frombuffer(stored, np.uint8 if dtype.kind == "b" else dtype)
 
 
 def _label(value, faults):
