@@ -21,8 +21,8 @@ import pydicom
 from nibabel.affines import voxel_sizes
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from braintumor.dataset import LARGEST_SIDE, SPACING_MM, Source, read_slice, squared
-from braintumor.errors import DatasetError
+from braintumor.dataset import LARGEST_SIDE, SPACING_MM, Source, intensity_fault, read_slice, squared
+from braintumor.errors import DatasetError, in_short
 
 UNKNOWN = (
     "is of no known kind; expected figshare's .mat (MATLAB v7.3), PNG, JPEG, TIFF, NumPy .npy, DICOM or NIfTI: "
@@ -168,7 +168,7 @@ def _reading(kind):
             raise
         except Exception as error:  # a damaged file is answered with a dozen exception types
             raise DatasetError(
-                f"cannot be read as {kind} ({error}); it may be damaged or cut short: get the file again"
+                f"cannot be read as {kind} ({in_short(error)}); it may be damaged or cut short: get the file again"
             ) from None
         finally:
             for logger in loggers:
@@ -198,8 +198,8 @@ def _checked(pixels):
         raise DatasetError("every pixel is NaN or infinite; expected an MR slice: look at the file in a viewer")
     if not finite.all():
         pixels = np.where(finite, pixels, pixels[finite].min())
-    if pixels.min() == pixels.max():
-        raise DatasetError(f"every pixel is {pixels.min()}; expected an MR slice: look at the file in a viewer")
+    if fault := intensity_fault(pixels):
+        raise DatasetError(f"{fault}: look at the file in a viewer")
     return np.array(pixels, pixels.dtype.newbyteorder("="))
 
 
