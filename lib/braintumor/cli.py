@@ -60,6 +60,11 @@ def _parser():
     word.add_argument("--data", default="phantom", help="a folder of slices (default: the phantom)")
     word.add_argument("--cores", type=int, default=2)
     word.set_defaults(call=_run)
+
+    word = words.add_parser("app", help="serve the app on this computer: ask about images and slices in a browser")
+    word.add_argument("--data", default="phantom", help="a folder of slices to browse (default: the phantom)")
+    word.add_argument("--port", type=int, default=8866)
+    word.set_defaults(call=_app)
     return parser
 
 
@@ -143,6 +148,12 @@ def _run(args):
 
     index = run(ROOT / "config" / f"{args.profile}.yaml", args.data, args.cores)
     print(f"The book is ready: open {index}")
+
+
+def _app(args):
+    from braintumor.server import serve
+
+    serve(args.data if args.data == "phantom" else str(Path(args.data).expanduser().resolve()), args.port)
 
 
 if __name__ == "__main__":

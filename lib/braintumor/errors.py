@@ -13,6 +13,14 @@ class DatasetError(ValueError):
         super().__init__(printable(message))
 
 
+class ChoiceError(DatasetError):
+    """A file holds several slices and none was chosen: `count` says how many."""
+
+    def __init__(self, message, count):
+        super().__init__(message)
+        self.count = count
+
+
 class LeakageError(ValueError):
     """A patient, or a family of identifiers, stands on two sides of a split that promises otherwise."""
 
