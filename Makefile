@@ -3,13 +3,14 @@ PROFILE ?= quick
 DATA ?= phantom
 CORES ?= 2
 PORT ?= 8866
+CLUSTER ?=
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book app test lint bench chaos lock clean
+.PHONY: help book app test lint bench chaos cluster-test lock clean
 
 help:  ## list these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .venv/done: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -17,8 +18,8 @@ help:  ## list these commands
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2)
-	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES)
+book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2 CLUSTER=slurm)
+	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES) --cluster "$(CLUSTER)"
 
 app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)
@@ -36,6 +37,9 @@ bench: .venv/done  ## measure speed against the usual alternatives
 
 chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte for byte
 	$(BIN)/python tests/chaos.py
+
+cluster-test: .venv/done  ## a sweep on a SLURM of two nodes, one of which is lost (Debian, as root)
+	$(BIN)/python tests/cluster/run.py
 
 lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \

@@ -145,7 +145,7 @@ def test_settings_are_chosen_without_a_look_at_the_test_fold(phantom_folder, tmp
 
 def test_published_run_is_shown_beside_other_folds_seeds_and_settings(trained_together, trained, tmp_path):
     run, _ = trained_together
-    execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), other=str(trained[0]), draws=20)
+    execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), others=[str(trained[0])], draws=20)
     for name, scored, seed in (("baseline", "validation", 1), ("other", "validation", 1), ("again", "test", 2)):
         for task in ("classify", "segment") if name != "other" else ("segment",):
             shutil.copytree(run / task, tmp_path / "trials" / name / task)

@@ -59,6 +59,8 @@ def _parser():
     word.add_argument("--profile", default="quick", help="a file of config/, without .yaml (default quick)")
     word.add_argument("--data", default="phantom", help="a folder of slices (default: the phantom)")
     word.add_argument("--cores", type=int, default=2)
+    word.add_argument("--cluster", help="a folder of profiles/, such as slurm: run as jobs of a cluster")
+    word.add_argument("--dry-run", action="store_true", help="only say what would be trained, and about how long")
     word.set_defaults(call=_run)
 
     word = words.add_parser("app", help="serve the app on this computer: ask about images and slices in a browser")
@@ -146,7 +148,17 @@ def _run(args):
     from braintumor.execution import run
     from braintumor.files import ROOT
 
-    index = run(ROOT / "config" / f"{args.profile}.yaml", args.data, args.cores)
+    cluster = ROOT / "profiles" / args.cluster if args.cluster else None
+    if cluster and not (cluster / "config.yaml").exists():
+        known = ", ".join(sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml")))
+        raise ParameterError(f"{cluster}: holds no profile of a cluster (config.yaml); there are {known}")
+    profile = ROOT / "config" / f"{args.profile}.yaml"
+    if args.dry_run:
+        from braintumor.estimate import dry_run
+
+        print(dry_run(profile, args.data, args.cores))
+        return
+    index = run(profile, args.data, args.cores, cluster)
     print(f"The book is ready: open {index}")
 
 

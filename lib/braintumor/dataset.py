@@ -693,17 +693,35 @@ def open_data(data, size, percentiles=PERCENTILES):
     `data` is "phantom" (drawn into data/phantom on first use) or a folder that `find_slices` understands.
     """
     directory = _folder(data)
-    sources = find_slices(directory)
+    return find_prepared(data, size, percentiles) or prepare(
+        directory, _place(directory, size, percentiles), size, percentiles
+    )
+
+
+def find_prepared(data, size, percentiles=PERCENTILES):
+    """The prepared set that `open_data` would open as it is; None if it would have to draw or prepare something."""
+    directory = _folder(data, draw=False)
+    try:
+        prepared = open_prepared(_place(directory, size, percentiles))
+        return prepared if prepared.about["fingerprint"] == _fingerprint(directory, find_slices(directory)) else None
+    except (DatasetError, OSError):  # also a file that slices.csv names and that is gone: prepare tells which
+        return None
+
+
+def count_slices(data):
+    """How many slices `data` (as in `open_data`) holds, without reading them, or drawing the phantom."""
+    directory = _folder(data, draw=False)
+    if data == "phantom" and not directory.exists():
+        from braintumor.phantom import slice_count
+
+        return slice_count()
+    return len(find_slices(directory))
+
+
+def _place(directory, size, percentiles):
     name = f"{directory.name}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
     scaling = "" if tuple(percentiles) == PERCENTILES else "-{:g}-{:g}".format(*percentiles)
-    out = ROOT / "data" / "prepared" / name / f"{size}{scaling}"
-    try:
-        prepared = open_prepared(out)
-        if prepared.about["fingerprint"] == _fingerprint(directory, sources):
-            return prepared
-    except (DatasetError, OSError):  # also a file that slices.csv names and that is gone: prepare tells which
-        pass
-    return prepare(directory, out, size, percentiles)
+    return ROOT / "data" / "prepared" / name / f"{size}{scaling}"
 
 
 def slice_by_number(data, file):
@@ -715,11 +733,11 @@ def slice_by_number(data, file):
     raise DatasetError(f"{directory}: holds no slice {file}")
 
 
-def _folder(data):
+def _folder(data, draw=True):
     if data != "phantom":
         return (ROOT / Path(data).expanduser()).resolve()
     directory = ROOT / "data" / "phantom"
-    if not directory.exists():
+    if draw and not directory.exists():
         from braintumor.phantom import write_phantom  # in here: processes that read slices start sooner without it
 
         write_phantom(directory)

@@ -22,8 +22,8 @@ from braintumor.parameters import notebook_parameters
 from braintumor.processes import alone
 from braintumor.provenance import run_digest
 from braintumor.splits import FOLDS, PROTOCOLS
+from braintumor.sweeps import TASKS, combinations, sweep_faults
 
-TASKS = {"classify": "02_classify", "segment": "03_segment", "both": "08_both"}  # sections that train folds one by one
 ALONE = {"classify", "segment"}  # those of one task
 FOLD_KEYS = {"protocol", "folds"}  # what such a profile gives beside them
 STUDIES = {"leakage": "06_leakage", "original": "07_original"}  # sections with one notebook each
@@ -39,7 +39,8 @@ def read_profile(path):
     """Read a profile (config/NAME.yaml): a seed, and what to run with it.
 
     That is one or more of SECTIONS with parameters of its notebook. "classify" and "segment" come together; these and
-    "both" need protocol and folds, and each may have other folds; "trials" gives name to parameters of 08_both.
+    "both" need protocol and folds, and each may have other folds; "trials" gives name to parameters of 08_both; "sweep"
+    lists values of parameters (see `sweeps`).
     Raises ParameterError naming the file and each key that is missing, unknown, or out of range.
     """
     path = Path(path)
@@ -56,7 +57,7 @@ def read_profile(path):
         needed |= ALONE
     if (found | needed) & set(TASKS):
         needed |= FOLD_KEYS
-    missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS)
+    missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS - {"sweep"})
     if missing or unknown:
         raise ParameterError(
             f"{path}: missing {missing}, unknown {unknown}; expected seed and a section: classify and "
@@ -78,9 +79,12 @@ def read_profile(path):
         sections |= {f"trials, {name}": given for name, given in trials.items()}
     else:
         faults.append(f"trials is {trials!r}; expected names, with parameters for each")
+    swept = profile["sweep"] if isinstance(profile.get("sweep"), dict) else {}
     for section, given in sections.items():
-        if not isinstance(given, dict) or "image_size" not in given:
+        if not isinstance(given, dict) or "image_size" not in {*given, *swept}:
             faults.append(f"{section} is {given!r}; expected the parameters of its notebook, image_size among them")
+    if "sweep" in profile and not faults:
+        faults = sweep_faults(profile)
     if faults:
         raise ParameterError("; ".join(f"{path}: {fault}" for fault in faults))
     return profile
@@ -146,6 +150,21 @@ def leakage_jobs(profile):
     return jobs
 
 
+def trainings(profile):
+    """What a run trains by notebooks 02, 03 and 08: a list of (page, notebook, all parameters of the notebook).
+
+    `profile` as in `fold_parameters`, without a sweep; a page is named by its path below the run's folder of pages.
+    """
+    jobs = [
+        (f"{TASKS[section]}-fold-{fold}", TASKS[section], fold_parameters(profile, section, fold))
+        for section in TASKS
+        for fold in folds_of(profile, section)
+    ]
+    both = TASKS["both"]
+    jobs += [(f"parts/{both}-{name}", both, trial_parameters(profile, name)) for name in profile.get("trials", {})]
+    return [(page, notebook, notebook_parameters(notebook, given)) for page, notebook, given in jobs]
+
+
 def stale_pages(profile):
     """Pages of the run whose results are gone; of 02, 03 and 08, also those of other parameters, data or code.
 
@@ -161,17 +180,9 @@ def stale_pages(profile):
         folder = ROOT / study_parameters(profile, "original")["results"]
         kept = sum(1 for _ in folder.glob("*/run.json")) if (folder / "scores.json").exists() else 0
         stale += [page] if page.exists() and kept < ORIGINAL_PARTS else []
-    jobs = [
-        (f"{TASKS[section]}-fold-{fold}", TASKS[section], fold_parameters(profile, section, fold))
-        for section in TASKS
-        for fold in folds_of(profile, section)
-    ]
-    both = TASKS["both"]
-    jobs += [(f"parts/{both}-{name}", both, trial_parameters(profile, name)) for name in profile.get("trials", {})]
-    for page, notebook, given in jobs:
-        given = notebook_parameters(notebook, given)
+    for page, notebook, given in trainings(profile):
         parts = [given]
-        if notebook == both:  # it keeps a record for each of its tasks
+        if notebook == TASKS["both"]:  # it keeps a record for each of its tasks
             parts = [given | {"task": task, "results": f"{given['results']}/{task}"} for task in given["tasks"]]
         page, prepared = pages(profile) / f"{page}.ipynb", open_data(given["data"], given["image_size"])
         if page.exists() and not all(_is_done(notebook, part, prepared) for part in parts):
@@ -189,42 +200,44 @@ def pages(profile):
     return ROOT / "book" / "runs" / profile["name"]
 
 
+def checked(profile_path, data):
+    """A profile to be run on `data` ("phantom" or a folder): (profile with data, list of what it needs prepared).
+
+    What is prepared is named by the last two arguments of `open_data`. Raises ParameterError for any parameter that a
+    notebook would refuse: it must not wait for its notebook's turn to be told.
+    """
+    data = data if data == "phantom" else str(Path(data).expanduser().resolve())
+    profile = read_profile(profile_path) | {"data": data}
+    runs = combinations(profile | {"name": ""}).values()
+    sizes = {EXPLORE_SIZE, *(given["image_size"] for run in runs for _, _, given in trainings(run))}
+    wanted = {(size, PERCENTILES) for size in sizes}
+    for section in set(STUDIES) & set(profile):
+        parameters = notebook_parameters(STUDIES[section], study_parameters(profile | {"name": ""}, section))
+        wanted |= {(value, (0, 100)) for name, value in parameters.items() if name.endswith("image_size")}
+    return profile, sorted(wanted)
+
+
 @alone(ROOT, f"{ROOT}: a run is being made")
-def run(profile_path, data, cores):
+def run(profile_path, data, cores, cluster=None):
     """Run a profile's notebooks on `data` ("phantom" or a folder), only what is missing or changed, and build the book.
 
-    Data is prepared first; Snakemake then runs the notebooks by papermill. Returns the built book's index.html.
+    Data is prepared first; Snakemake then runs the notebooks by papermill: `cores` at once here, or, given a folder
+    with a Snakemake profile, such as profiles/slurm, as jobs of that `cluster`. Returns the built book's index.html.
     Raises ParameterError or DatasetError before anything is computed, BusyError while another run is at work in this
     project, SystemExit if a notebook failed.
     """
-    profile = read_profile(profile_path)
-    named = profile | {"data": data, "name": ""}
-    # a wrong parameter must not wait for its notebook's turn to be told
-    for task in set(TASKS) & set(profile):
-        notebook_parameters(TASKS[task], fold_parameters(named, task, 1))
-    trials = [notebook_parameters(TASKS["both"], trial_parameters(named, name)) for name in profile.get("trials", {})]
-    studies = [
-        notebook_parameters(notebook, study_parameters(named, section))
-        for section, notebook in STUDIES.items()
-        if section in profile
-    ]
-    if data != "phantom":
-        data = str(Path(data).expanduser().resolve())
+    profile, wanted = checked(profile_path, data)
     # prepared here, before two notebooks at once would both do it
-    sizes = {EXPLORE_SIZE, *(profile[task]["image_size"] for task in TASKS if task in profile)}
-    sizes |= {parameters["image_size"] for parameters in trials}
-    wanted = [(size, PERCENTILES) for size in sizes]
-    for parameters in studies:
-        wanted += [(value, (0, 100)) for name, value in parameters.items() if name.endswith("image_size")]
-    about = [open_data(data, *one).about for one in sorted(set(wanted))][0]
-    profile |= {"data": data, "name": run_name(profile_path, about), "digest": about["digest"]}
+    about = [open_data(profile["data"], *one).about for one in wanted][0]
+    profile |= {"name": run_name(profile_path, about), "digest": about["digest"]}
     config = pages(profile) / "run.yaml"
     with atomic(config) as path:
-        path.write_text(yaml.safe_dump(profile))
-    command = ["-s", ROOT / "workflow" / "Snakefile", "--directory", ROOT, "--configfile", config, "--cores", cores]
+        path.write_text(yaml.safe_dump(profile, sort_keys=False))  # the order of a sweep is that of its runs
+    where = ["--profile", cluster] if cluster else ["--cores", cores]
+    command = ["-s", ROOT / "workflow" / "Snakefile", "--directory", ROOT, "--configfile", config, *where]
     # no lock of Snakemake's: it would stay after kill -9, and `alone` has one
     command += ["--rerun-triggers", "mtime", "params", "--rerun-incomplete", "--quiet", "rules", "--nolock"]
-    if stale := stale_pages(profile):
+    if stale := [page for one in combinations(profile).values() for page in stale_pages(one)]:
         command += ["--forcerun", *stale]
     if _call([sys.executable, "-m", "snakemake", *command]):
         raise SystemExit(
@@ -290,12 +303,15 @@ def build_book(profile):
     """Build the book with this run's pages; returns _build/html/index.html. Warnings are errors.
 
     The committed _toc.yml names the pages of quick-phantom: the run's own take their place, and those it lacks are
-    left out.
+    left out. The runs of a sweep stand below the page that compares them.
     """
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text().replace("runs/quick-phantom/", f"runs/{profile['name']}/"))
     others = tuple(f"{TASKS[task]}-fold-{fold}" for task in TASKS for fold in set(FOLDS) - set(folds_of(profile, task)))
     for part in toc["parts"]:
         part["chapters"] = _existing(part["chapters"], others)
+        for chapter in part["chapters"]:
+            if "sweep" in profile and Path(chapter["file"]).name == "04_evaluate":
+                chapter |= {"title": "The sweep", "sections": _sweep_sections(profile)}
     table = pages(profile) / "_toc.yml"
     with atomic(table) as path:
         path.write_text(yaml.safe_dump(toc, sort_keys=False))
@@ -310,6 +326,22 @@ def build_book(profile):
     (out / "_build" / "html").rename(html)
     shutil.rmtree(out)
     return html / "index.html"
+
+
+def _sweep_sections(profile):
+    """The pages of a sweep's runs, each below the scores of its run."""
+    sections = []
+    for folder, run in combinations(profile).items():
+        place = pages(run).relative_to(ROOT).as_posix()
+        words = {"classify": "Classify", "segment": "Segment", "both": "Both tasks"}
+        folds = [
+            {"file": f"{place}/{TASKS[task]}-fold-{fold}", "title": f"{words[task]}: fold {fold}"}
+            for task in TASKS
+            for fold in folds_of(run, task)
+        ]
+        title = ", ".join(value.replace("-", " ", 1) for value in folder.split("+"))
+        sections.append({"file": f"{place}/04_evaluate", "title": title, "sections": folds})
+    return sections
 
 
 def _call(command):

@@ -2,7 +2,7 @@
 
 papermill only warns of a parameter that a notebook does not know, and takes any type. Here the annotated assignments
 of the parameters cell are the declaration (`fold: int = 1`, `protocol: Literal["official", "slice"] = ...`, or
-`folds: list[Literal[1, 2]] = ...`: at least one of them, none twice).
+`folds: list[Literal[1, 2]] = ...`: none twice, and at least one where they are choices).
 """
 
 import ast
@@ -61,9 +61,11 @@ def _misfit(value, declared):
         fits = any(type(value) is type(choice) and value == choice for choice in choices)  # True == 1 == 1.0
         return None if fits else f"is {value!r}; expected one of {', '.join(map(repr, choices))}"
     if get_origin(declared) is list:
-        if type(value) is not list or not value or len(set(map(repr, value))) < len(value):
-            return f"is {value!r}; expected a list of at least one value, none twice"
-        return next((fault for one in value if (fault := _misfit(one, get_args(declared)[0]))), None)
+        of = get_args(declared)[0]
+        least = 1 if get_origin(of) is Literal else 0
+        if type(value) is not list or len(value) < least or len(set(map(repr, value))) < len(value):
+            return f"is {value!r}; expected a list{' of at least one value' * least}, none twice"
+        return next((fault for one in value if (fault := _misfit(one, of))), None)
     if declared is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
     else:

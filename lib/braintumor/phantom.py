@@ -381,6 +381,11 @@ def _generator(seed, *key):
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
+def slice_count(patients=60, seed=0):
+    """How many slices `write_phantom` draws of so many patients."""
+    return sum(len(patient.files) for patient in _cohort(patients, seed)[0])
+
+
 def _cohort(patients, seed):
     """The patients of a set, and the fold 1-5 of each."""
     rng = _generator(seed, 0)
