@@ -179,7 +179,8 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypat
         "09_published",
         "10_failures",
         "11_trust",
-    }  # made from committed tables
+        "12_scale",
+    }  # of committed tables
     assert set(first) == expected | {"classify", "segment"}
     assert json.loads((results / "scores.json").read_text())["classify"]
 
