@@ -2,10 +2,11 @@
 PROFILE ?= quick
 DATA ?= phantom
 CORES ?= 2
+PORT ?= 8866
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book test lint bench lock clean
+.PHONY: help book app test lint bench chaos lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,16 +20,22 @@ help:  ## list these commands
 book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2)
 	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES)
 
+app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
+	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)
+
 test: .venv/done  ## run the tests
 	$(BIN)/pytest
 
 lint: .venv/done  ## check form and style, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --verify notebooks/*.ipynb app/app.ipynb
 
 bench: .venv/done  ## measure speed against the usual alternatives
 	$(BIN)/python tests/bench.py "$(DATA)"
+
+chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte for byte
+	$(BIN)/python tests/chaos.py
 
 lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \

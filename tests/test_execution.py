@@ -173,7 +173,13 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypat
 
     first = run()
     expected = {"01_explore", "02_classify-fold-1", "03_segment-fold-1", "04_evaluate", "05_predict"}
-    expected |= {"06_leakage", "04_evaluate-published", "09_published", "10_failures"}  # made from committed tables
+    expected |= {
+        "06_leakage",
+        "04_evaluate-published",
+        "09_published",
+        "10_failures",
+        "11_trust",
+    }  # made from committed tables
     assert set(first) == expected | {"classify", "segment"}
     assert json.loads((results / "scores.json").read_text())["classify"]
 

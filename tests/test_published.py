@@ -13,7 +13,9 @@ from braintumor.metrics import PROBABILITIES, predicted_label
 from braintumor.provenance import run_digest
 
 LEAKAGE = ROOT / "results" / "leakage"
-BOTH = [path for name in ("full", "full-family", "trials") for path in (ROOT / "results" / name).rglob("run.json")]
+BOTH = [
+    path for name in ("full", "full-family", "trials") for path in (ROOT / "results" / name).rglob("fold-*/run.json")
+]
 
 
 @pytest.fixture(scope="module")
