@@ -169,7 +169,8 @@ def run_table(records):
     """
     trained = {}
     for record in records:
-        trained.setdefault((_what(record), record["finished"], record["seconds"]), []).append(record)
+        what = f"{record['notebook']}, {_what(record)}"
+        trained.setdefault((what, record["finished"], record["seconds"]), []).append(record)
     if len(trained) == 1 and len(records) == 1:
         return run_line(records[0])
 
