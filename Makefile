@@ -2,11 +2,12 @@
 PROFILE ?= quick
 DATA ?= phantom
 CORES ?= 2
+PORT ?= 8866
 CLUSTER ?=
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book test lint bench cluster-test lock clean
+.PHONY: help book app test lint bench chaos cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,16 +21,22 @@ help:  ## list these commands
 book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2 CLUSTER=slurm)
 	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES) --cluster "$(CLUSTER)"
 
+app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
+	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)
+
 test: .venv/done  ## run the tests
 	$(BIN)/pytest
 
 lint: .venv/done  ## check form and style, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --verify notebooks/*.ipynb app/app.ipynb
 
 bench: .venv/done  ## measure speed against the usual alternatives
 	$(BIN)/python tests/bench.py "$(DATA)"
+
+chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte for byte
+	$(BIN)/python tests/chaos.py
 
 cluster-test: .venv/done  ## a sweep on a SLURM of two nodes, one of which is lost (Debian, as root)
 	$(BIN)/python tests/cluster/run.py

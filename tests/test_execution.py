@@ -178,6 +178,7 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypat
         "04_evaluate-published",
         "09_published",
         "10_failures",
+        "11_trust",
         "12_scale",
     }  # of committed tables
     assert set(first) == expected | {"classify", "segment"}

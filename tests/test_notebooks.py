@@ -198,6 +198,27 @@ def test_failures_are_listed_and_shown_with_their_slices(trained_together, phant
     assert "no slices were given" in shown_without
 
 
+def test_trust_is_measured_and_shown_again_from_its_tables(trained_together, phantom_folder, tmp_path):
+    shutil.copytree(trained_together[0], run := tmp_path / "run")
+    (models := tmp_path / "models").mkdir()
+    shutil.copy(run / "classify/fold-2/model.keras", models / "fold-2.keras")
+    publish_models = runpy.run_path(str(ROOT / "workflow/publish_models.py"))
+    publish_models["publish_references"](str(phantom_folder), run, models)
+    given = {"run": str(run), "models": str(models), "each": 1, "draws": 10}
+    measured = execute("11_trust", tmp_path / "11.ipynb", data=str(phantom_folder), **given)
+    slices, foreign = (pd.read_csv(run / f"trust/{name}.csv") for name in ("slices", "foreign"))
+    held_out = pd.read_csv(run / "segment/fold-2/predictions.csv")
+    assert slices["file"].tolist() == held_out["file"].tolist() and foreign["kind"].nunique() == 12
+    assert slices["dice"].to_numpy() == pytest.approx(held_out["dice"].to_numpy(), abs=2e-3)
+    assert slices[["inside", "by chance"]].stack().between(0, 1).all() and (foreign["picture"] > 0).all()
+    again = execute("11_trust", tmp_path / "again.ipynb", **given)
+    (found,), (same,) = ([o for o in shown(n).splitlines() if "raise a false alarm" in o] for n in (measured, again))
+    assert found == same
+    shutil.copy(ROOT / "models/fold-2.keras", models)
+    with pytest.raises(PapermillExecutionError, match="was measured with other networks than those in"):
+        execute("11_trust", tmp_path / "other.ipynb", **given)
+
+
 def test_evaluate_and_predict(trained, phantom_folder, tmp_path):
     run, _ = trained
     notebook = execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), draws=20)

@@ -1,23 +1,26 @@
 """The command `braintumor`: its words, and what each of them calls."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
-from braintumor import dataset
 from braintumor.errors import DatasetError, LeakageError, ParameterError
 
 
 def main(arguments=None):
     """Run the command; returns the exit code. Foreseen errors end in one sentence, without a traceback."""
     args = _parser().parse_args(arguments)
+    for name in (signal.SIGTERM, signal.SIGHUP):  # of a server that shuts down, of a terminal that is closed
+        if signal.getsignal(name) == signal.SIG_DFL:  # not so under nohup
+            signal.signal(name, signal.default_int_handler)
     try:
         return args.call(args) or 0
     except (DatasetError, LeakageError, ParameterError, OSError) as error:
         print(f"braintumor: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nbraintumor: stopped; what was finished is kept", file=sys.stderr)
+        print("\nbraintumor: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
         return 130
 
 
@@ -59,6 +62,11 @@ def _parser():
     word.add_argument("--cluster", help="a folder of profiles/, such as slurm: run as jobs of a cluster")
     word.add_argument("--dry-run", action="store_true", help="only say what would be trained, and about how long")
     word.set_defaults(call=_run)
+
+    word = words.add_parser("app", help="serve the app on this computer: ask about images and slices in a browser")
+    word.add_argument("--data", default="phantom", help="a folder of slices to browse (default: the phantom)")
+    word.add_argument("--port", type=int, default=8866)
+    word.set_defaults(call=_app)
     return parser
 
 
@@ -70,6 +78,8 @@ def _download(args):
 
 
 def _check(args):
+    from braintumor import dataset
+
     report = dataset.check(args.dir)
     for file, fault in report["faults"]:
         print(f"broken   {file}: {fault}")
@@ -100,6 +110,8 @@ def _phantom(args):
 
 
 def _export(args):
+    from braintumor import dataset
+
     print(f"wrote {dataset.export_png(args.dir, args.out)} slices to {args.out}")
 
 
@@ -150,6 +162,12 @@ def _run(args):
         return
     index = run(profile, args.data, args.cores, cluster)
     print(f"The book is ready: open {index}")
+
+
+def _app(args):
+    from braintumor.server import serve
+
+    serve(args.data if args.data == "phantom" else str(Path(args.data).expanduser().resolve()), args.port)
 
 
 if __name__ == "__main__":

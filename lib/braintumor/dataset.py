@@ -5,14 +5,12 @@ Source of the layout: Cheng, Jun (2017), brain tumor dataset, figshare, doi 10.6
 
 import hashlib
 import json
+import math
 import re
 import shutil
-import tempfile
 import zlib
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
@@ -21,8 +19,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from braintumor.errors import DatasetError
-from braintumor.files import ROOT, atomic, write_json
+from braintumor.errors import DatasetError, in_short
+from braintumor.files import ROOT, atomic, atomic_folder, write_json
+from braintumor.processes import pool
 from braintumor.splits import FOLDS, family, grouped_folds
 
 LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary tumor"}
@@ -30,6 +29,10 @@ PLANES = ("axial", "coronal", "sagittal", "unknown")
 SPACING_MM = 0.49  # at 512 pixels, from the dataset's paper; the field of view is taken as the same at 256
 PERCENTILES = (1, 99.5)  # a slice's intensities between these become 0 to 255
 LARGEST_SIDE = 4096  # pixels; a file that declares more is broken or hostile, not an MR slice
+LARGEST_VALUE, LEAST_RANGE = 1e15, 1e-15  # intensities beyond cannot be scaled in float32
+LONGEST_CELL = 500  # characters of a cell of slices.csv
+MOST_CHUNKS = 2**16  # pieces in which HDF5 stores a field; MATLAB makes some dozens
+DEFLATE, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 KINDS = {
     "phantom": "the synthetic phantom: drawn patients, no real images",
     "figshare": "the figshare dataset 1512427, original int16 files",
@@ -83,8 +86,8 @@ def read_slice(source):
 def _read_mat(source):
     faults = []
     try:
-        with h5py.File(source.path, "r") as mat:
-            struct = mat.get("cjdata")
+        with _opened(source.path) as mat:
+            struct = _own(mat, "cjdata")
             if not isinstance(struct, h5py.Group):
                 raise DatasetError(f"{source.path}: field cjdata is missing; expected figshare's struct cjdata")
             fields = {
@@ -95,7 +98,7 @@ def _read_mat(source):
         raise
     except Exception as error:  # h5py answers a damaged file with half a dozen exception types
         raise DatasetError(
-            f"{source.path}: cannot be read as a MATLAB v7.3 (HDF5) file ({error}); "
+            f"{source.path}: cannot be read as a MATLAB v7.3 (HDF5) file ({in_short(error)}); "
             "it may be cut short: download it again"
         ) from None
     label = pid = border = image = mask = None
@@ -113,17 +116,76 @@ def _read_mat(source):
     return Slice(source.file, pid, label, image, mask, border)
 
 
+def _opened(path):
+    if not path.is_file():  # a named pipe would be waited for
+        raise DatasetError(f"{path}: no such file; expected a MATLAB v7.3 (HDF5) file: check the name")
+    return h5py.File(path, "r")
+
+
+def _own(group, name):
+    """What an HDF5 group holds by itself: a link could lead into any other file. None if it holds nothing so."""
+    return group.get(name) if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+
+
 def _read_field(group, name, faults):
-    item = group.get(name)
+    item = _own(group, name)
     if not isinstance(item, h5py.Dataset):
-        faults.append(f"{name}: is missing from cjdata")
+        faults.append(f"{name}: is missing")
     elif item.dtype.kind not in "biuf":
-        faults.append(f"{name}: holds {item.dtype}; expected numbers")
-    elif item.size > LARGEST_SIDE**2 or item.size == 0:
+        faults.append(f"{name}: holds {in_short(item.dtype)}; expected numbers")
+    elif not item.size or item.size > LARGEST_SIDE**2:
         faults.append(f"{name}: declares shape {item.shape}; expected 1 to {LARGEST_SIDE}^2 values")
+    elif item.external or item.is_virtual:
+        faults.append(f"{name}: refers to values elsewhere; expected them in the file itself")
     else:
-        return item[()]
+        return _values(item)
     return None
+
+
+def _values(item):
+    """The values of an HDF5 dataset whose shape is no danger. Raises ValueError if not as many are stored as declared.
+
+    Chunks are decompressed here: of one that is shorter than declared, HDF5 2.0 would give what lies behind it in this
+    process's memory, or crash.
+    """
+    if not item.chunks:
+        if item.id.get_storage_size() != item.nbytes:
+            raise ValueError(f"{item.name} stores {item.id.get_storage_size()} bytes; expected {item.nbytes}")
+        return item[()]
+    settings = item.id.get_create_plist()
+    filters = [settings.get_filter(n)[0] for n in range(settings.get_nfilters())]
+    if filters not in ([], [DEFLATE], [SHUFFLE, DEFLATE]) or not item.id.get_type().equal(
+        h5py.h5t.py_create(item.dtype)
+    ):
+        raise ValueError(f"{item.name} is stored in a way that MATLAB does not use; expected plain numbers, or gzip")
+    size = math.prod(item.chunks) * item.dtype.itemsize
+    count = math.prod(-(-n // m) for n, m in zip(item.shape, item.chunks, strict=True))
+    if size > 8 * LARGEST_SIDE**2 or count > MOST_CHUNKS:
+        raise ValueError(f"{item.name} is stored in {count} pieces of {size} bytes; expected {MOST_CHUNKS} at most")
+    values, chunks = np.full(item.shape, item.fillvalue, item.dtype), []
+    item.id.chunk_iter(chunks.append)
+    for chunk in chunks:
+        if chunk.size > size + size // 1000 + 64:  # gzip makes nothing much larger
+            raise ValueError(f"a piece of {item.name} has {chunk.size} bytes; expected {size} at most")
+        skipped, stored = item.id.read_direct_chunk(chunk.chunk_offset)
+        content = _unpacked(stored, [one for n, one in enumerate(filters) if not skipped >> n & 1], size, item.dtype)
+        part = values[tuple(slice(at, at + length) for at, length in zip(chunk.chunk_offset, item.chunks, strict=True))]
+        part[...] = content.reshape(item.chunks)[tuple(map(slice, part.shape))]
+    return values
+
+
+def _unpacked(stored, filters, size, dtype):
+    """The numbers in the bytes of one HDF5 chunk, which must be `size` bytes without its filters."""
+    if DEFLATE in filters:
+        unpacking = zlib.decompressobj()
+        stored = unpacking.decompress(stored, size + 1)
+        if not unpacking.eof:
+            raise ValueError(f"a compressed piece is cut short, or has over {size} bytes")
+    if len(stored) != size:
+        raise ValueError(f"a piece has {len(stored)} bytes; expected {size}")
+    if SHUFFLE in filters:
+        stored = np.frombuffer(stored, np.uint8).reshape(dtype.itemsize, -1).T.tobytes()
+    return np.frombuffer(stored, np.uint8 if dtype.kind == "b" else dtype)
 
 
 def _label(value, faults):
@@ -154,10 +216,23 @@ def _image(value, faults):
         faults.append(f"image: has shape {value.shape}; expected a square of at least 16 x 16 pixels")
     elif value.dtype.kind == "f" and not np.isfinite(value).all():
         faults.append("image: holds NaN or infinite values; expected finite intensities")
-    elif value.min() == value.max():
-        faults.append(f"image: every pixel is {value.min()}; expected an MR slice")
+    elif fault := intensity_fault(value):
+        faults.append(f"image: {fault}")
     else:
-        return value
+        return value.astype(value.dtype.newbyteorder("="), copy=False)
+    return None
+
+
+def intensity_fault(image):
+    """Why finite pixels show nothing that could be scaled, in words; None if they do."""
+    if image.min() == image.max():
+        return f"every pixel is {image.min()}; expected an MR slice"
+    low, high = float(image.min()), float(image.max())
+    if max(-low, high) > LARGEST_VALUE or high - low < LEAST_RANGE:
+        return (
+            f"intensities are from {low:g} to {high:g}; expected an MR slice: none over {LARGEST_VALUE:g}, and "
+            f"the brightest at least {LEAST_RANGE:g} over the darkest"
+        )
     return None
 
 
@@ -201,6 +276,8 @@ def _read_png_pair(source):
     label = names.get(row["label"].strip().lower()) or _label(row["label"], faults)
     if not (pid := row["patient"].strip()):
         faults.append("patient: is empty; expected the patient's identifier, which keeps folds apart")
+    elif len(pid) > 64:
+        faults.append(f"patient: has {len(pid)} characters; expected an identifier of up to 64")
     plane = (row.get("plane") or "unknown").lower()
     if plane not in PLANES:
         faults.append(f"plane: is {plane!r}; expected one of {', '.join(PLANES)}")
@@ -216,7 +293,11 @@ def _read_png_pair(source):
 def _read_png(folder, column, name, faults):
     from braintumor.images import picture  # in here: it imports this module
 
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a zero byte, and the like
+        faults.append(f"{column}: {name} is no name of a file ({in_short(error)}); expected an image")
+        return None
     if not path.is_relative_to(folder.resolve()):
         faults.append(f"{column}: {name} lies outside {folder}")
         return None
@@ -297,12 +378,21 @@ def _csv_sources(table):
     try:
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DatasetError(f"{table}: cannot be read as a CSV table in UTF-8 ({error})") from None
+        raise DatasetError(f"{table}: cannot be read as a CSV table in UTF-8 ({in_short(error)})") from None
     missing = {"image", "mask", "label", "patient"} - set(rows.columns)
     if missing or rows.empty:
         raise DatasetError(
             f"{table}: columns {sorted(missing)} are missing; expected image, mask, label, patient and at least one row"
         )
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas took the first cells for names of the rows
+        raise DatasetError(f"{table}: rows have more cells than the first line has columns; expected as many")
+    for column in rows.columns:
+        strange = ~rows[column].map(lambda cell: cell.isprintable() and len(cell) <= LONGEST_CELL)
+        if strange.any():
+            raise DatasetError(
+                f"{table}, row {strange.argmax() + 1}: {in_short(column)}: expected up to {LONGEST_CELL} printable "
+                "characters, without line ends"
+            )
     if (twice := rows["image"].duplicated()).any():
         raise DatasetError(f"{table}: image {rows['image'][twice].iloc[0]} is there twice; keep one row")
     return [Source(n, table, row) for n, row in enumerate(rows.to_dict("records"), start=1)]
@@ -314,17 +404,20 @@ def read_cvind(directory):
     Raises DatasetError if it is there but cannot be read or holds other values.
     """
     path = Path(directory) / "cvind.mat"
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None
+    faults = []
     try:
-        with h5py.File(path, "r") as mat:
-            declared = mat["cvind"].size
-            folds = np.ravel(mat["cvind"][()]) if 0 < declared < 10**6 else np.zeros(1)
+        with _opened(path) as mat:
+            folds = _read_field(mat, "cvind", faults)
+    except DatasetError:
+        raise
     except Exception as error:  # as in _read_mat
-        raise DatasetError(f"{path}: field cvind cannot be read ({error}); expected MATLAB v7.3") from None
+        raise DatasetError(f"{path}: field cvind cannot be read ({in_short(error)}); expected MATLAB v7.3") from None
+    _raise(path, faults)
     if folds.dtype.kind not in "iuf" or not np.isin(folds, FOLDS).all():
         raise DatasetError(f"{path}: cvind holds values other than 1 to 5; expected one fold a file number")
-    return folds.astype(int)
+    return folds.ravel().astype(int)
 
 
 def _folds_of(directory, cvind, files):
@@ -396,9 +489,8 @@ def _in_processes(function, items, workers, what, progress):
     if workers == 1 or len(items) < 64:
         yield from bar(map(function, items))
         return
-    # spawn: a process forked after TensorFlow has started its threads can hang
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from bar(pool.map(function, items, chunksize=16))
+    with pool(workers) as processes:
+        yield from bar(processes.map(function, items, chunksize=16))
 
 
 # Prepared data: an index and one memory-mapped array for an image size.
@@ -434,7 +526,7 @@ def scaled(image, size, percentiles=PERCENTILES):
     """
     ordered = np.sort(image, axis=None)  # faster than np.percentile, which interpolates too
     low, high = (float(ordered[round(percent / 100 * (image.size - 1))]) for percent in percentiles)
-    if high <= low:  # a small bright object on a constant ground
+    if high - low < LEAST_RANGE:  # a small bright object on a constant ground
         low, high = float(image.min()), float(image.max())
 
     gray = image.astype(np.float32)
@@ -463,37 +555,38 @@ def prepare(directory, out, size, percentiles=PERCENTILES, workers=None, progres
     `size` is the side of the arrays in pixels, 16 or more; `percentiles` are those of `scaled`. The masks' native
     pixels are kept too, packed in the index. Reading runs in `workers` processes (default: one a core). Returns the
     opened set.
-    Raises DatasetError at the first broken slice; `check` lists them all.
+    Raises DatasetError at the first broken slice (`check` lists them all), BusyError while another process prepares
+    the same, FullDiskError if there is no room.
     """
     if not 16 <= size <= LARGEST_SIDE:
         raise DatasetError(f"image size {size}: expected 16 to {LARGEST_SIDE} pixels")
     out, sources = Path(out), find_slices(directory)
     if out.exists() and not (out / "prepared.json").exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DatasetError(f"{out}: holds something else; expected a prepared set, an empty folder, or nothing there")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        shape = (len(sources), size, size)
-        images = np.lib.format.open_memmap(unfinished / "images.npy", "w+", np.uint8, shape)
-        masks = np.lib.format.open_memmap(unfinished / "masks.npy", "w+", np.uint8, shape)
+    shape = (len(sources), size, size)
+    with atomic_folder(out, f"{out} is being prepared", needed=2 * math.prod(shape)) as unfinished:
         rows = []
         results = _in_processes(
             partial(_prepare_one, size=size, percentiles=percentiles), sources, workers, "preparing", progress
         )
-        for n, (row, image, mask) in enumerate(results):
-            rows.append(row)
-            images[n], masks[n] = image, mask
+        # written, not mapped: the system ends a process without a word that writes to a map on a full disk
+        with open(unfinished / "images.npy", "wb") as images, open(unfinished / "masks.npy", "wb") as masks:
+            for file in (images, masks):
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            for row, image, mask in results:
+                rows.append(row)
+                images.write(image.tobytes())
+                masks.write(mask.tobytes())
         index = pd.DataFrame(rows)
         kind = _recognise(directory, index)
         index, folds = _completed(directory, index, kind)
         index, native = index.drop(columns=["brightest", "mask_sha256"]), index["mask_sha256"]
         digest = hashlib.sha256(index.drop(columns="mask_bits").to_json().encode())
         digest.update("".join(native).encode())  # compressed bytes differ between versions of zlib
-        digest.update(images)
-        digest.update(masks)
+        for name in ("images", "masks"):
+            digest.update(np.load(unfinished / f"{name}.npy", mmap_mode="r"))
         index.to_parquet(unfinished / "index.parquet", index=False)
-        images.flush()
-        masks.flush()
         about = {
             "kind": kind,
             "digest": digest.hexdigest(),
@@ -504,12 +597,8 @@ def prepare(directory, out, size, percentiles=PERCENTILES, workers=None, progres
         }
         about |= {"source": str(Path(directory).resolve()), "fingerprint": _fingerprint(directory, sources)}
         write_json(unfinished / "prepared.json", about)
-        unfinished.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return open_prepared(out)
 
 

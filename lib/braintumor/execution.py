@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from braintumor.dataset import PERCENTILES, open_data
-from braintumor.errors import ParameterError
-from braintumor.files import ROOT, atomic
+from braintumor.errors import BusyError, FullDiskError, ParameterError
+from braintumor.files import ROOT, atomic, room_for
 from braintumor.parameters import notebook_parameters
+from braintumor.processes import alone
 from braintumor.provenance import run_digest
 from braintumor.splits import FOLDS, PROTOCOLS
 from braintumor.sweeps import TASKS, combinations, sweep_faults
@@ -30,6 +32,7 @@ EXPLORE_SIZE = 128  # pixels a side in 01_explore, as in its parameters cell
 ORIGINAL_PARTS = 6  # networks that 07_original trains: one, three of the ensemble, two U-Nets
 # profiles whose results on the 8-bit copy of the dataset are committed, in results/PROFILE
 PUBLISHED = ("leakage", "full", "full-family", "trials")
+GRACE = 10  # seconds that a command has to end in its own way at Ctrl-C
 
 
 def read_profile(path):
@@ -223,12 +226,14 @@ def checked(profile_path, data):
     return profile, sorted(wanted)
 
 
+@alone(ROOT, f"{ROOT}: a run is being made")
 def run(profile_path, data, cores, cluster=None):
     """Run a profile's notebooks on `data` ("phantom" or a folder), only what is missing or changed, and build the book.
 
     Data is prepared first; Snakemake then runs the notebooks by papermill: `cores` at once here, or, given a folder
     with a Snakemake profile, such as profiles/slurm, as jobs of that `cluster`. Returns the built book's index.html.
-    Raises ParameterError or DatasetError before anything is computed, SystemExit if a notebook failed.
+    Raises ParameterError or DatasetError before anything is computed, BusyError while another run is at work in this
+    project, SystemExit if a notebook failed.
     """
     profile, wanted = checked(profile_path, data)
     # prepared here, before two notebooks at once would both do it
@@ -239,7 +244,8 @@ def run(profile_path, data, cores, cluster=None):
         path.write_text(yaml.safe_dump(profile, sort_keys=False))  # the order of a sweep is that of its runs
     where = ["--profile", cluster] if cluster else ["--cores", cores]
     command = ["-s", ROOT / "workflow" / "Snakefile", "--directory", ROOT, "--configfile", config, *where]
-    command += ["--rerun-triggers", "mtime", "params", "--rerun-incomplete", "--quiet", "rules"]
+    # no lock of Snakemake's: it would stay after kill -9, and `alone` has one
+    command += ["--rerun-triggers", "mtime", "params", "--rerun-incomplete", "--quiet", "rules", "--nolock"]
     if stale := [page for one in combinations(profile).values() for page in stale_pages(one)]:
         command += ["--forcerun", *stale]
     if _call([sys.executable, "-m", "snakemake", *command]):
@@ -263,25 +269,31 @@ def execute(notebook, page, partial, parameters):
     """Run one notebook by papermill: `partial` grows cell by cell and becomes `page` when all of them have run.
 
     What the notebook prints is printed here, behind its page's name. If a cell fails, the notebook, the cell and the
-    traceback are printed, `partial` is kept for reading, and SystemExit is raised; so it is at Ctrl-C.
+    traceback are printed, `partial` is kept for reading, and SystemExit is raised; so it is, with a sentence, at
+    Ctrl-C, on a full disk, and when another process trains the same fold.
     """
-    Path(partial).parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            notebook, partial, parameters, cwd=ROOT, progress_bar=False, stdout_file=_Prefixed(Path(page).stem)
-        )
+        with room_for(Path(partial)):
+            Path(partial).parent.mkdir(parents=True, exist_ok=True)
+            papermill.execute_notebook(
+                notebook, partial, parameters, cwd=ROOT, progress_bar=False, stdout_file=_Prefixed(Path(page).stem)
+            )
+        with atomic(page) as path:
+            shutil.copyfile(partial, path)
+    except FullDiskError as error:
+        raise SystemExit(f"\n{notebook}: {error}\n") from None
     except DeadKernelError:
         raise SystemExit(f"\n{notebook}: its process was ended, often for want of memory; kept: {partial}\n") from None
     except KeyboardInterrupt:
         raise SystemExit(f"\n{notebook}: stopped; what it had trained is kept\n") from None
     except PapermillExecutionError as error:
+        if error.ename in (BusyError.__name__, FullDiskError.__name__):
+            raise SystemExit(f"\n{notebook}: {error.evalue}\n") from None
         trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
         raise SystemExit(
             f"\n{notebook} failed in cell {error.cell_index + 1} with {parameters}\n{trace}\n"
             f"{error.ename}: {error.evalue}\nThe partial notebook is kept: {partial}\n"
         ) from None
-    with atomic(page) as path:
-        shutil.copyfile(partial, path)
 
 
 class _Prefixed(io.TextIOBase):
@@ -312,15 +324,17 @@ def build_book(profile):
     table = pages(profile) / "_toc.yml"
     with atomic(table) as path:
         path.write_text(yaml.safe_dump(toc, sort_keys=False))
-    out = ROOT / "_build"
-    for old in ("html", ".doctrees"):  # a second build would keep quiet about warnings, and keep another run's pages
-        shutil.rmtree(out / old, ignore_errors=True)
+    # built anew: a second build would keep quiet about warnings, and keep another run's pages
+    out, html = ROOT / "_build" / "new", ROOT / "_build" / "html"
+    shutil.rmtree(out, ignore_errors=True)
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command = [*jupyter_book, "build", ROOT, "--toc", table, "-W", "-n", "--keep-going", "-q"]
-    index = out / "html" / "index.html"
-    if _call(command) or not index.exists():
-        raise SystemExit("The book was not built: its warnings are above.")
-    return index
+    command = [*jupyter_book, "build", ROOT, "--toc", table, "--path-output", out, "-W", "-n", "--keep-going", "-q"]
+    if _call(command) or not (out / "_build" / "html" / "index.html").exists():
+        raise SystemExit("The book was not built: its warnings are above. The one before is kept.")
+    shutil.rmtree(html, ignore_errors=True)  # not before the new one is whole
+    (out / "_build" / "html").rename(html)
+    shutil.rmtree(out)
+    return html / "index.html"
 
 
 def _sweep_sections(profile):
@@ -340,12 +354,13 @@ def _sweep_sections(profile):
 
 
 def _call(command):
-    """Run a command and return its exit code; Ctrl-C lets it end in its own way (Snakemake gives its lock back)."""
+    """Run a command and return its exit code; at Ctrl-C, which it is told too, it may end in its own way."""
     process = subprocess.Popen(list(map(str, command)))
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
         raise
 
 
