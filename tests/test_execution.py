@@ -172,7 +172,15 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypat
         return written | {path.parent.parent.name: path.stat().st_mtime_ns for path in results.glob("*/*/run.json")}
 
     first = run()
-    expected = {"01_explore", "02_classify-fold-1", "03_segment-fold-1", "04_evaluate", "05_predict"}
+    expected = {
+        "00_question",
+        "13_measure",
+        "01_explore",
+        "02_classify-fold-1",
+        "03_segment-fold-1",
+        "04_evaluate",
+        "05_predict",
+    }
     expected |= {
         "06_leakage",
         "04_evaluate-published",

@@ -1,6 +1,7 @@
 """The notebooks, as a reader runs them: by papermill, with tiny parameters, on a tiny phantom."""
 
 import json
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_notebook_is_a_lesson_without_outputs(name):
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
     assert all(word in cells[0].source for word in ("**You will learn**", "**You need**", "**Minutes:**"))
     assert "## Summary" in cells[-1].source and "**Try it:**" in cells[-1].source
+
+
+def test_question_is_drawn(tmp_path):
+    notebook = execute("00_question", tmp_path / "00.ipynb", size=64)
+    assert str(notebook.cells).count("image/svg+xml") == 3
+
+
+def test_measure_shows_that_an_interval_over_slices_promises_too_much(tmp_path):
+    notebook = execute("13_measure", tmp_path / "13.ipynb", draws=20, studies=20)
+    patients, slices = map(int, re.findall(r"(\d+)%", shown(notebook)))
+    assert slices < patients
 
 
 def test_explore(phantom_folder, tmp_path):
