@@ -5,7 +5,7 @@ CORES ?= 2
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book test lint bench chaos lock clean
+.PHONY: help book test lint bench chaos memory lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ bench: .venv/done  ## measure speed against the usual alternatives
 
 chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte for byte
 	$(BIN)/python tests/chaos.py
+
+memory: .venv/done  ## measure the memory of preparing DATA, and gather that of training
+	$(BIN)/python tests/memory.py "$(DATA)"
 
 lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \
