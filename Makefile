@@ -7,7 +7,7 @@ CLUSTER ?=
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book app test lint bench chaos cluster-test lock clean
+.PHONY: help book app test lint bench chaos memory cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte
 
 cluster-test: .venv/done  ## a sweep on a SLURM of two nodes, one of which is lost (Debian, as root)
 	$(BIN)/python tests/cluster/run.py
+
+memory: .venv/done  ## measure the memory of preparing DATA, and gather that of training
+	$(BIN)/python tests/memory.py "$(DATA)"
 
 lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \

@@ -19,7 +19,7 @@ from braintumor.errors import BusyError, FullDiskError
 from braintumor.pipeline import as_input, plain_batches, steps, training_batches
 from braintumor.training import FoldRun, read_table
 
-KILLS, EPOCHS = 20, 12
+KILLS, EPOCHS = 20, 8
 
 
 def train_in_a_process_of_its_own(root, folder):

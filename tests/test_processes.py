@@ -150,3 +150,31 @@ def test_folder_that_a_killed_process_left_unfinished_goes(tmp_path):
         with pytest.raises(BusyError, match="set is being prepared by another process"), again:
             raise AssertionError("two at once")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.unfinished-abcd", "set"]
+
+
+@pytest.fixture
+def drawing(tmp_path):
+    """The command, drawing a phantom in two processes."""
+    command = [sys.executable, "-m", "braintumor.cli", "data", "phantom", str(tmp_path / "phantom"), "--size", "256"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: list(tmp_path.glob(".phantom.unfinished-*/*.mat")))
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_command_that_is_stopped_ends_in_a_sentence(drawing, tmp_path, how):
+    if how == signal.SIGINT:
+        os.killpg(drawing.pid, how)  # all processes are told, as at a terminal
+    else:
+        drawing.send_signal(how)
+    said = drawing.communicate()[1]
+    assert "braintumor: stopped; what was finished is kept, the same command goes on from there" in said
+    assert drawing.returncode == 130 and "Traceback" not in said and not list(tmp_path.iterdir())
+
+
+def test_worker_processes_end_with_a_killed_command(drawing):
+    children = psutil.Process(drawing.pid).children()
+    drawing.kill()
+    wait_until(lambda: all(map(has_ended, children)))

@@ -13,7 +13,8 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process, resource_tracker
+from threading import Thread
 
 import psutil
 
@@ -137,9 +138,31 @@ def _mark(process):
         return None
 
 
+@contextmanager
 def pool(workers):
-    """A pool of `workers` processes; Ctrl-C is left to the process that has asked for it."""
+    """A ProcessPoolExecutor of `workers` processes (None: one a core) that leave Ctrl-C to this one and end with it."""
+    workers = workers or os.cpu_count()
+    resource_tracker.ensure_running()  # else it starts with the workers, and lets the signal through
     # spawn: a process forked after TensorFlow has started its threads can hang
-    return ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as executor:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit this from their first moment on
+        try:
+            for _ in range(workers):
+                executor.submit(int)  # starts one more, as none is idle yet
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(cancel_futures=True)  # else all that is asked for would be done first
+            raise
+
+
+def _end_with_parent():
+    """In a process of a pool: it would wait for work for ever if its parent were killed."""
+
+    def wait():
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
