@@ -69,6 +69,10 @@ class Page(app.App):
         if self._work is not None:
             self._work.submit(str).result()
 
+    def give(self, name, content, part=100):
+        for at in range(0, max(len(content), 1), part):
+            self.say(content[at : at + part], kind="file", name=name, at=at, size=len(content))
+
 
 @pytest.fixture
 def page(phantom_folder, told):
@@ -188,7 +192,7 @@ def test_patient_that_a_network_held_out_is_asked_of_that_network_alone():
 
 
 def test_volume_is_asked_about_in_its_middle_and_then_where_the_reader_chooses(page, told):
-    page.say(volume(9), kind="file", name="v.nii")
+    page.give("v.nii", volume(9))
     assert "v.nii, slice 5" in page.answer and "holds 9 slices" in page.chooser
     page.say(kind="slice", number=1)
     assert "v.nii, slice 1 cannot be asked about: every pixel is 0" in page.error and page.chooser
@@ -198,22 +202,28 @@ def test_volume_is_asked_about_in_its_middle_and_then_where_the_reader_chooses(p
     assert not page.chooser and page._upload is None
 
 
+def test_file_that_another_overtook_is_left_out(page, told):
+    page.say(png(SLICE)[:50], kind="file", name="first.png", at=0, size=len(png(SLICE)))
+    page.give("second.png", png(SLICE))
+    assert [image.name for image in told.asked] == ["second.png"]
+
+
 def test_fault_takes_the_last_answer_away_and_the_app_goes_on(page):
-    page.say(png(SLICE), kind="file", name="good.png")
+    page.give("good.png", png(SLICE))
     assert "good.png" in page.answer
-    page.say(b"Dear <b>doctor", kind="file", name="<b>.png")
+    page.give("<b>.png", b"Dear <b>doctor")
     assert page.answer == app.NOTHING and page.error.startswith(
         "&lt;b&gt;.png cannot be asked about: it is of no known"
     )
     page.say(kind="report")  # of nothing
     assert "should not have happened" in page.error
-    page.say(png(SLICE), kind="file", name="good.png")
+    page.give("good.png", png(SLICE))
     assert "good.png" in page.answer and not page.error and not page.busy
 
 
 def test_report_is_sent_and_not_written(page, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    page.say(png(SLICE), kind="file", name="mine.png")
+    page.give("mine.png", png(SLICE))
     page.say(kind="report")
     content, (html,) = page.sent[-1]
     assert content == {"kind": "report", "name": "mine.png.html"} and report.NOTICE in html.decode()
@@ -230,7 +240,7 @@ def test_question_that_a_later_one_overtook_is_left_out(page, told):
 def test_folder_that_cannot_be_browsed_is_told_and_files_can_be_asked_about(tmp_path, told):
     page = Page(tmp_path / "none")
     assert "cannot be browsed" in page.error and "no such folder" in page.error and not page.gallery
-    page.say(png(SLICE), kind="file", name="mine.png")
+    page.give("mine.png", png(SLICE))
     assert "mine.png" in page.answer
 
 
@@ -347,14 +357,15 @@ def test_phantom_is_answered_and_its_report_downloaded(window, phantom_folder, t
     assert report.NOTICE in saved.read_text(encoding="utf-8") and "phantom.png" in saved.read_text(encoding="utf-8")
 
 
-def test_volume_offers_its_slices(window, tmp_path):
-    (tmp_path / "volume.nii").write_bytes(volume(9))
-    give(window, tmp_path / "volume.nii", "Answered: volume.nii, slice 5 is called")
+def test_volume_of_many_messages_offers_its_slices(window, tmp_path):
+    voxels = np.random.default_rng(0).integers(0, 900, (200, 200, 151), np.int16)  # 12 MB
+    nibabel.Nifti1Image(voxels, np.diag([1, 1, 5, 1])).to_filename(tmp_path / "volume.nii")
+    give(window, tmp_path / "volume.nii", "Answered: volume.nii, slice 76 is called")
     from selenium.webdriver.common.keys import Keys
 
     window.find_element("id", "number").send_keys(Keys.ARROW_RIGHT)
-    until(window, lambda: "volume.nii, slice 6 is called" in text(window, "#status"))
-    assert text(window, "output") == "6"
+    until(window, lambda: "volume.nii, slice 77 is called" in text(window, "#status"))
+    assert text(window, "output") == "77"
 
 
 def test_keyboard_alone_leads_to_an_answer(window):

@@ -1,6 +1,7 @@
 // Puts the page in place that braintumor.app makes, and reports what was done with it.
 
 const REGIONS = ["status", "error", "gallery", "chooser", "answer"];
+const PART = 4e6; // bytes of a file that go at once: a larger message would close the connection
 const SILENCE = 30000; // ms without a sign of life after which the reader is told
 
 function render({ model, el }) {
@@ -9,6 +10,7 @@ function render({ model, el }) {
   document.documentElement.lang = "en";
   const find = (id) => el.querySelector(`#${id}`);
   let silence;
+  let taken = 0;
 
   function show(id) {
     const region = find(id);
@@ -35,6 +37,10 @@ function render({ model, el }) {
     model.send(content, undefined, buffers);
   }
 
+  function unmark() {
+    el.querySelector("[aria-current]")?.removeAttribute("aria-current");
+  }
+
   async function take(files) {
     if (files.length !== 1) {
       tell(files.length ? "Those were several files: give one at a time." : "That was not a file: give an image file.");
@@ -47,8 +53,14 @@ function render({ model, el }) {
       tell(`${file.name} has ${size} MB; up to ${megabytes} MB are read: give one slice, or a smaller volume.`);
       return;
     }
+    unmark();
+    const mine = ++taken;
     try {
-      send({ kind: "file", name: file.name }, [await file.arrayBuffer()]);
+      for (let at = 0; at === 0 || at < file.size; at += PART) {
+        const part = await file.slice(at, at + PART).arrayBuffer();
+        if (mine !== taken) return; // another file was given meanwhile
+        send({ kind: "file", name: file.name, at, size: file.size }, [part]);
+      }
     } catch {
       tell(`${file.name} could not be opened: if it is a folder, give one of the files in it.`);
     }
@@ -65,7 +77,7 @@ function render({ model, el }) {
     if (button.id === "report") send({ kind: "report" });
     if (button.dataset.start) browse(Number(button.dataset.start));
     if (button.dataset.file) {
-      el.querySelector("[aria-current]")?.removeAttribute("aria-current");
+      unmark();
       button.setAttribute("aria-current", "true");
       send({ kind: "row", file: Number(button.dataset.file) });
     }

@@ -107,9 +107,14 @@ class App(anywidget.AnyWidget):
         self._upload, self.chooser = None, ""
         self._ask(f"Slice {file}", read, DRAWN if self._prepared.about["kind"] == "phantom" else "")
 
-    def _file(self, name, content):
-        self._upload, self.chooser = (name, bytes(content)), ""
-        self._ask(name, self._middle)
+    def _file(self, name, at, size, content):
+        """Takes the part of a file of `size` bytes that begins `at` there; asks once it is whole."""
+        if at == 0:
+            self._upload, self.chooser = (name, bytearray()), ""
+            self.status, self.busy = html.escape(f"Reading {name}"), True
+        self._upload[1].extend(content)
+        if len(self._upload[1]) == size:
+            self._ask(name, self._middle)
 
     def _middle(self):
         """The uploaded slice; of several the middle one, and the means to choose another."""
@@ -222,7 +227,7 @@ def unforeseen(error):
 # HTML. Names of files and patients come from strangers, and are escaped.
 
 
-NOTHING = "<p class=empty>No image yet. The answer appears here.</p>"
+NOTHING = "<p class=empty>The answer appears here.</p>"
 
 
 def page():

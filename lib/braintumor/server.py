@@ -6,7 +6,7 @@ from tornado.web import HTTPError
 from traitlets.config import Config
 from voila.app import Voila
 
-from braintumor.app import LARGEST_MB, THUMBNAIL
+from braintumor.app import THUMBNAIL
 from braintumor.dataset import open_data
 from braintumor.files import ROOT
 from braintumor.report import NOTICE
@@ -41,7 +41,6 @@ def serve(data="phantom", port=8866):
         "disable_check_xsrf": True,
         "headers": {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"},
         "ws_ping_timeout": 30000,  # ms; Voila's default is refused, with a warning
-        "websocket_max_message_size": (LARGEST_MB + 1) * 10**6,
     }
     page = config.VoilaConfiguration
     page.template = "braintumor"
