@@ -237,6 +237,21 @@ def test_question_that_a_later_one_overtook_is_left_out(page, told):
     assert [image.name for image in told.asked] == ["Slice 3"]
 
 
+@pytest.mark.parametrize("content", [volume(9), b"Dear doctor"])
+def test_slice_asked_for_while_a_file_is_read_takes_its_place(page, monkeypatch, content):
+    read = images.read
+
+    def slow(*given):
+        if page._upload is not None:
+            page._heard(page, {"kind": "row", "file": 3}, [])
+        return read(*given)
+
+    monkeypatch.setattr(images, "read", slow)
+    page.give("mine", content, part=10**6)
+    page.say(kind="browse", start=0)
+    assert "<h2>Slice 3</h2>" in page.answer and not page.error and not page.chooser
+
+
 def test_folder_that_cannot_be_browsed_is_told_and_files_can_be_asked_about(tmp_path, told):
     page = Page(tmp_path / "none")
     assert "cannot be browsed" in page.error and "no such folder" in page.error and not page.gallery

@@ -71,14 +71,8 @@ class App(anywidget.AnyWidget):
 
     def _heard(self, _, content, buffers):
         self.send({"kind": "heard"})
-        answers = {
-            "open": self._open,
-            "file": self._file,
-            "slice": self._slice,
-            "row": self._row,
-            "browse": self._browse,
-        }
-        answers |= {"report": self._report}
+        answers = {"open": self._open, "browse": self._browse, "row": self._row, "report": self._report}
+        answers |= {"file": self._file, "slice": self._slice}
         given = {name: value for name, value in content.items() if name != "kind"}
         try:
             answers[content["kind"]](**given, **({"content": buffers[0]} if buffers else {}))
@@ -112,21 +106,24 @@ class App(anywidget.AnyWidget):
         if at == 0:
             self._upload, self.chooser = (name, bytearray()), ""
             self.status, self.busy = html.escape(f"Reading {name}"), True
-        self._upload[1].extend(content)
-        if len(self._upload[1]) == size:
-            self._ask(name, self._middle)
+        upload = self._upload
+        upload[1].extend(content)
+        if len(upload[1]) == size:
+            self._ask(name, lambda: self._middle(upload))
 
-    def _middle(self):
-        """The uploaded slice; of several the middle one, and the means to choose another."""
+    def _middle(self, upload):
+        """The slice of an upload; of several the middle one, and the means to choose another."""
         try:
-            return uploaded(*self._upload)
+            return uploaded(*upload)
         except ChoiceError as error:
             middle = (error.count + 1) // 2
-            self.chooser = chooser(self._upload[0], middle, error.count)
-            return uploaded(*self._upload, middle)
+            if self._upload is upload:
+                self.chooser = chooser(upload[0], middle, error.count)
+            return uploaded(*upload, middle)
 
     def _slice(self, number):
-        self._ask(f"{self._upload[0]}, slice {number}", lambda: uploaded(*self._upload, number))
+        upload = self._upload
+        self._ask(f"{upload[0]}, slice {number}", lambda: uploaded(*upload, number))
 
     def _report(self):
         name = f"{self._answered.image.name}.html"
@@ -140,6 +137,9 @@ class App(anywidget.AnyWidget):
             networks(wanted[0])
         except DatasetError as error:
             self._failed(f"The networks cannot be loaded: {error}")
+            return
+        except Exception as error:
+            self._failed(unforeseen(error))
             return
         if wanted[1:]:
             self._work.submit(self._load, wanted[1:])
@@ -158,14 +158,20 @@ class App(anywidget.AnyWidget):
         try:
             image = read()
             answered = networks(folds_for(image)).predict([image])[0]
-            self._answered, self.answer = answered, answer(answered, note)
-            called, share = LABELS[answered.label], answered.probabilities.max()
-            self.status = html.escape(f"Answered: {image.name} is called {called}, {share:.1%}.")
-            self.busy = False
+            shown, fault = answer(answered, note), None
         except DatasetError as error:
-            self._failed(sentence(name, error))
+            fault = sentence(name, error)
         except Exception as error:
-            self._failed(unforeseen(error))
+            fault = unforeseen(error)
+        if number != self._asked:  # meanwhile
+            return
+        if fault:
+            self._failed(fault)
+            return
+        self._answered, self.answer = answered, shown
+        called, share = LABELS[answered.label], answered.probabilities.max()
+        self.status = html.escape(f"Answered: {image.name} is called {called}, {share:.1%}.")
+        self.busy = False
 
     def _failed(self, words):
         self._answered, self.answer = None, NOTHING
