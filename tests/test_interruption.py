@@ -141,32 +141,3 @@ def test_preparing_on_a_full_disk_ends_in_a_sentence_and_loses_nothing(phantom_f
     assert files_of(disk) == before
     small_disk(8000)
     prepare(phantom_folder, disk / "64", 64, workers=1, progress=False)
-
-
-@pytest.mark.usefixtures("deterministic")
-def test_training_on_a_full_disk_ends_in_a_sentence_and_goes_on_from_there(prepared, small_disk, tmp_path, monkeypatch):
-    disk, save = small_disk(600), training._Keeper._save
-
-    def train_below(root):
-        for module in (provenance, training):
-            monkeypatch.setattr(module, "ROOT", root)
-        write_notebook(root)
-        return train(prepared)[0]
-
-    def fill_up_before_epoch_3(self, path):
-        if path.name == "epoch-3.weights.h5":
-            (disk / "other.bin").write_bytes(bytes(shutil.disk_usage(disk).free - 8192))
-        save(self, path)
-
-    whole = train_below(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(training._Keeper, "_save", fill_up_before_epoch_3)
-        with pytest.raises(FullDiskError, match="fold-1-.*: the disk is full, .*: no room for epoch-3.weights.h5"):
-            train_below(disk)
-    kept = [path.name for path in (disk / "results/classify").glob(".fold-1-*/*") if path.is_file()]
-    assert "epoch-2.weights.h5" in kept and "history.csv" in kept and not any(name.startswith(".") for name in kept)
-    (disk / "other.bin").unlink()
-    small_disk(4000)
-    run = train_below(disk)
-    assert (run.folder / "predictions.csv").read_bytes() == (whole.folder / "predictions.csv").read_bytes()
-    assert without_seconds(run.history()).equals(without_seconds(whole.history()))
