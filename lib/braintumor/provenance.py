@@ -169,7 +169,7 @@ def run_table(records):
     """
     trained = {}
     for record in records:
-        what = f"{record['notebook']}, {_what(record)}"
+        what = f"{record['notebook']}, {_what(record).replace('tested on ', '')}"
         trained.setdefault((what, record["finished"], record["seconds"]), []).append(record)
     if len(trained) == 1 and len(records) == 1:
         return run_line(records[0])
@@ -177,19 +177,20 @@ def run_table(records):
     def shared(values):
         return ", ".join(dict.fromkeys(map(str, values)))
 
-    lines = ["| | run | epochs | minutes | MB | commit | finished | note |", "|---|---|--:|--:|--:|---|---|---|"]
+    lines = ["| | run | epochs | minutes | MB | commit | finished |", "|---|---|--:|--:|--:|---|---|"]
     for (what, finished, seconds), several in trained.items():
         runs = ", ".join(f"`{record['digest'][:12]}`" for record in several)
         memory, first = max(record["peak_memory_mb"] for record in several), several[0]
         lines.append(
             f"| {what} | {runs} | {first['epochs']} | {seconds / 60:.1f} | {memory:,} | `{_commit(first)}` "
-            f"| {finished} | {first.get('note', '')} |"
+            f"| {finished.removesuffix(' UTC')} |"
         )
     split, seed = (shared(record["parameters"][name] for record in records) for name in ("protocol", "seed"))
     where = shared(f"{_counted(record['threads'], 'thread')} ({record['processor']})" for record in records)
     versions = shared(record["packages"]["keras"] for record in records)
     told = f"*This page's numbers: {split} split, seed {seed}, {where}, Keras {versions}.*"
-    return Markdown("\n".join([told, "", *lines]))
+    notes = [f"*{what}: {several[0]['note']}.*\n" for (what, _, _), several in trained.items() if "note" in several[0]]
+    return Markdown("\n".join([told, "", *lines, "", *notes]))
 
 
 def _what(record):
