@@ -245,6 +245,17 @@ def test_failed_cell_is_named_and_the_partial_notebook_kept(tmp_path, capfd):
     assert str(partial) in error and "ZeroDivisionError" in partial.read_text() and not page.exists()
 
 
+@pytest.mark.parametrize("error", ["BusyError", "FullDiskError"])
+def test_busy_fold_and_full_disk_end_in_a_sentence(tmp_path, capfd, error):
+    source = f"from braintumor.errors import {error}\nraise {error}('fold-1 cannot be trained now; wait')"
+    notebook, page = write_notebook(tmp_path / "stopped.ipynb", source), tmp_path / "page.ipynb"
+    with pytest.raises(RuntimeError, match="stopped.ipynb did not run to its end"):
+        execution.execute_apart(notebook, str(page), str(tmp_path / "partial.ipynb"), {})
+    said = capfd.readouterr().err
+    assert "stopped.ipynb: fold-1 cannot be trained now; wait\n" in said
+    assert "Traceback" not in said and not page.exists()
+
+
 # As Snakemake does: in a thread, while the main thread only takes note of Ctrl-C.
 IN_A_THREAD = """
 import signal, sys, threading

@@ -1,4 +1,4 @@
-"""A training that is killed at random moments, or finds its disk full, ends as one that was left alone."""
+"""A training that is killed at random moments, finds its disk full, or has fewer threads ends as one left alone."""
 
 import random
 import re
@@ -22,14 +22,14 @@ from braintumor.training import FoldRun, read_table
 KILLS, EPOCHS = 20, 8
 
 
-def train_in_a_process_of_its_own(root, folder):
+def train_in_a_process_of_its_own(root, folder, threads):
     """What a kernel does, with the smallest network that has a state beside its weights; it speaks to said.txt."""
     provenance.ROOT = training.ROOT = root
     prepared = open_prepared(folder)
     images, labels = prepared.images, prepared.index["label"].to_numpy() - 1
     with open(root / "said.txt", "a", buffering=1) as sys.stdout:
         run = FoldRun("tiny", PARAMETERS | {"results": "results/classify"}, prepared)
-        training.start(0, threads=2)
+        training.start(0, threads)
         parts = [keras.layers.Flatten(), keras.layers.Dropout(0.3), keras.layers.Dense(3, activation="softmax")]
         model = keras.Sequential([keras.layers.Input((64, 64, 1)), *parts])
         model.compile("adam", "sparse_categorical_crossentropy")
@@ -48,8 +48,8 @@ def start(phantom_folder, tmp_path_factory):
     context = get_context("forkserver")
     context.set_forkserver_preload([training.__name__])
 
-    def start(root):
-        process = context.Process(target=train_in_a_process_of_its_own, args=(root, folder))
+    def start(root, threads=2):
+        process = context.Process(target=train_in_a_process_of_its_own, args=(root, folder, threads))
         process.start()
         return process
 
@@ -92,6 +92,19 @@ def test_training_killed_at_20_random_moments_is_the_undisturbed_one(start, undi
     assert histories[0].equals(histories[1])
     assert sorted(path.name for path in folder.parent.iterdir()) == ["fold-1"]
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+@pytest.mark.parametrize("threads, tolerance", [(2, 0), (1, 1e-4), (4, 1e-4)])
+def test_short_training_depends_on_threads_within_the_tolerance_that_the_book_states(
+    start, undisturbed, tmp_path, threads, tolerance
+):
+    write_notebook(tmp_path)
+    start(tmp_path, threads).join()
+    tables = [
+        read_table(folder / "predictions.csv") for folder in (tmp_path / "results/classify/fold-1", undisturbed[0])
+    ]
+    one, other = (table[["p1", "p2", "p3"]].to_numpy() for table in tables)
+    assert abs(one - other).max() <= tolerance
 
 
 @pytest.mark.usefixtures("deterministic")

@@ -283,7 +283,9 @@ def execute(notebook, page, partial, parameters):
     except FullDiskError as error:
         raise SystemExit(f"\n{notebook}: {error}\n") from None
     except DeadKernelError:
-        raise SystemExit(f"\n{notebook}: its process was ended, often for want of memory; kept: {partial}\n") from None
+        raise SystemExit(
+            f"\n{notebook}: its process was ended, often for want of memory or disk; kept: {partial}\n"
+        ) from None
     except KeyboardInterrupt:
         raise SystemExit(f"\n{notebook}: stopped; what it had trained is kept\n") from None
     except PapermillExecutionError as error:

@@ -23,7 +23,9 @@ def atomic(path):
     the new one is whole. Raises FullDiskError if there is no room for it.
     """
     path = Path(path)
-    with room_for(path):
+    # HDF5 can take the whole process down when it finds a disk full: the next network takes as much as the last
+    like = path.parent.glob("*.h5") if path.suffix == ".h5" else ()
+    with room_for(path, max((file.stat().st_size for file in like), default=0)):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix="".join(path.suffixes), dir=path.parent)
     os.close(handle)
@@ -61,15 +63,20 @@ def atomic_folder(out, what, needed=0):
 
 @contextmanager
 def room_for(path, needed=0):
-    """Tell in words of a disk, or a quota, that is full while the block writes `path`: raise FullDiskError."""
+    """Tell in words of a disk, or a quota, that is full when the block writes `path`: raise FullDiskError.
+
+    It is raised before the block where the bytes known to be `needed` are not there.
+    """
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
     try:
+        if needed > shutil.disk_usage(folder).free:
+            raise OSError(errno.ENOSPC, "too little is free")
         yield
     except (OSError, RuntimeError) as error:
         full = (errno.ENOSPC, errno.EDQUOT)
         told = (f"errno = {number}," in str(error) for number in full)  # HDF5 has no number but in its text
         if isinstance(error, FullDiskError) or getattr(error, "errno", None) not in full and not any(told):
             raise
-        folder = next(folder for folder in path.parents if folder.exists())
         total, _, free = (f"{size / 1e6:,.1f} MB" for size in shutil.disk_usage(folder))
         takes = f", which takes {needed / 1e6:,.1f} MB or more" if needed else ""
         raise FullDiskError(

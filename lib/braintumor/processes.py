@@ -21,6 +21,7 @@ import psutil
 from braintumor.errors import BusyError
 
 MARK = "BRAINTUMOR_RUN"  # in the environment of all processes of a run: the project that it runs in
+PATIENCE = 60  # seconds that a run waits for the end of what a killed one has left
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how file systems answer that know none
 
 
@@ -31,6 +32,7 @@ def claim(path, what):
     system's, so that none is left by a process that was killed. Raises BusyError while another process has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    last = time.monotonic() + PATIENCE
     while True:
         file = open(path, "a+")  # noqa: SIM115  (it stays open while the lock is held)
         try:
@@ -38,7 +40,7 @@ def claim(path, what):
         except BlockingIOError:
             holder = _read(file)
             file.close()
-            if _alive(holder):
+            if _alive(holder) or time.monotonic() > last:
                 raise BusyError(_sentence(holder, what)) from None
             time.sleep(0.1)  # what is left of it is just being ended: see `alone`
             continue

@@ -77,6 +77,7 @@ def main():
         subprocess.run(["git", "clone", "--quiet", ROOT, clones[name]], check=True)
         for run in ("full", "leakage"):  # without them a run has no pages of committed results
             shutil.rmtree(clones[name] / "results" / run)
+    of = {name: value for name, value in machine(1).items() if name in ("git", "processor", "threads")}
     with slurm(folder / "slurm"):
         began = time.monotonic()
         sweep = start(clones["cluster"], folder, "slurm")
@@ -92,7 +93,7 @@ def main():
     tables, equal = compared(*(clone / "results" / RUN for clone in clones.values()))
     figures = {
         "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        **{name: value for name, value in machine(1).items() if name in ("git", "processor", "threads")},
+        **of,
         "versions": {
             "slurm": subprocess.check_output(["sinfo", "--version"], text=True).split()[1],
             **{name: version(name) for name in ("snakemake", "snakemake-executor-plugin-slurm")},
