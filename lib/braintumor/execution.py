@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import reprlib
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from braintumor.dataset import PERCENTILES, open_data
-from braintumor.errors import ParameterError
+from braintumor.errors import ParameterError, in_short
 from braintumor.files import ROOT, atomic
 from braintumor.parameters import notebook_parameters
 from braintumor.provenance import run_digest
@@ -41,43 +42,51 @@ def read_profile(path):
     """
     path = Path(path)
     try:
-        profile = yaml.safe_load(path.read_text())
+        profile = yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in (ROOT / "config").glob("*.yaml")))
         raise ParameterError(f"{path}: no such profile; there are {known}") from None
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path}: is not YAML ({error})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of a date that does not exist
+        raise ParameterError(f"{path}: is not YAML of plain values ({in_short(error)})") from None
     found = set(profile) if isinstance(profile, dict) else set()
     needed = {"seed"}
     if found & ALONE or not found & SECTIONS:  # one of them alone would have no page of scores
         needed |= ALONE
     if (found | needed) & set(TASKS):
         needed |= FOLD_KEYS
-    missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS)
+    missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS, key=str)
     if missing or unknown:
         raise ParameterError(
             f"{path}: missing {missing}, unknown {unknown}; expected seed and a section: classify and "
             f"segment, or both, with protocol and folds; or one of {', '.join((*STUDIES, 'trials'))}; or such together"
         )
-    faults = []
+    faults = []  # values in short: a few lines of YAML can stand for billions of them
     if profile.get("protocol", PROTOCOLS[0]) not in PROTOCOLS:
-        faults.append(f"protocol is {profile['protocol']!r}; expected one of {', '.join(PROTOCOLS)}")
+        faults.append(f"protocol is {reprlib.repr(profile['protocol'])}; expected one of {', '.join(PROTOCOLS)}")
     for section in ("", *sorted(found & set(TASKS))):
         given = profile if not section else profile[section] if isinstance(profile[section], dict) else {}
         folds = given.get("folds", list(FOLDS))
-        if not isinstance(folds, list) or not folds or not set(folds) <= set(FOLDS) or len(set(folds)) < len(folds):
+        known = isinstance(folds, list) and folds and all(type(fold) is int and fold in FOLDS for fold in folds)
+        if not known or len(set(folds)) < len(folds):
             where = f"{section}, " if section else ""
-            faults.append(f"{where}folds is {folds!r}; expected a list of different numbers from 1 to 5")
+            faults.append(f"{where}folds is {reprlib.repr(folds)}; expected a list of different numbers from 1 to 5")
     if type(profile["seed"]) is not int:
-        faults.append(f"seed is {profile['seed']!r}; expected a whole number")
+        faults.append(f"seed is {reprlib.repr(profile['seed'])}; expected a whole number")
     sections = {name: profile[name] for name in sorted(found & {*TASKS, *STUDIES})}
     if isinstance(trials := profile.get("trials", {}), dict):
         sections |= {f"trials, {name}": given for name, given in trials.items()}
+        faults += [
+            f"trials, {reprlib.repr(name)}: expected a name of letters, digits, _ and -, as of a folder"
+            for name in trials
+            if not re.fullmatch(r"[\w-]+", str(name))
+        ]
     else:
-        faults.append(f"trials is {trials!r}; expected names, with parameters for each")
+        faults.append(f"trials is {reprlib.repr(trials)}; expected names, with parameters for each")
     for section, given in sections.items():
         if not isinstance(given, dict) or "image_size" not in given:
-            faults.append(f"{section} is {given!r}; expected the parameters of its notebook, image_size among them")
+            faults.append(
+                f"{section} is {reprlib.repr(given)}; expected the parameters of its notebook, image_size among them"
+            )
     if faults:
         raise ParameterError("; ".join(f"{path}: {fault}" for fault in faults))
     return profile
@@ -87,11 +96,14 @@ def run_name(profile_path, about):
     """Name of a run: profile and data, such as quick-phantom, quick-figshare, or quick-FOLDER for a reader's own.
 
     A run of a PUBLISHED profile on the data that it was published for has the profile's name alone; figshare's own
-    16-bit files are other data, and get results of their own.
+    16-bit files are other data, and get results of their own. In a folder's name what is no letter or digit becomes a
+    hyphen: Snakemake, and links between pages, would take some of it for more than a name.
     """
     if Path(profile_path).stem in PUBLISHED and (about["kind"], about["slices"]) == ("figshare-jpeg", 3064):
         return Path(profile_path).stem
-    kind = {"figshare-jpeg": "figshare", "folder": Path(about["source"]).name}.get(about["kind"], about["kind"])
+    kind = {"figshare-jpeg": "figshare", "folder": re.sub(r"[^\w.-]+", "-", Path(about["source"]).name)}.get(
+        about["kind"], about["kind"]
+    )
     return f"{Path(profile_path).stem}-{kind}"
 
 

@@ -6,6 +6,7 @@ of the parameters cell are the declaration (`fold: int = 1`, `protocol: Literal[
 """
 
 import ast
+import reprlib
 from typing import Literal, get_args, get_origin
 
 import nbformat
@@ -59,13 +60,15 @@ def _misfit(value, declared):
     if get_origin(declared) is Literal:
         choices = get_args(declared)
         fits = any(type(value) is type(choice) and value == choice for choice in choices)  # True == 1 == 1.0
-        return None if fits else f"is {value!r}; expected one of {', '.join(map(repr, choices))}"
+        return None if fits else f"is {reprlib.repr(value)}; expected one of {', '.join(map(repr, choices))}"
     if get_origin(declared) is list:
-        if type(value) is not list or not value or len(set(map(repr, value))) < len(value):
-            return f"is {value!r}; expected a list of at least one value, none twice"
-        return next((fault for one in value if (fault := _misfit(one, get_args(declared)[0]))), None)
+        (choice,) = get_args(declared)
+        if type(value) is list and (fault := next((fault for one in value if (fault := _misfit(one, choice))), None)):
+            return fault
+        fits = type(value) is list and value and len(set(value)) == len(value)
+        return None if fits else f"is {reprlib.repr(value)}; expected a list of at least one value, none twice"
     if declared is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
     else:
         fits = type(value) is declared
-    return None if fits else f"is {value!r} ({type(value).__name__}); expected {declared.__name__}"
+    return None if fits else f"is {reprlib.repr(value)} ({type(value).__name__}); expected {declared.__name__}"
