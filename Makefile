@@ -2,10 +2,12 @@
 PROFILE ?= quick
 DATA ?= phantom
 CORES ?= 2
+SHARE ?= 1
+SEED ?= 1
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book test lint bench lock clean
+.PHONY: help book test fuzz lint bench lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +23,9 @@ book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=p
 
 test: .venv/done  ## run the tests
 	$(BIN)/pytest
+
+fuzz: .venv/done  ## try 28,000 damaged files on the code that reads them (SHARE=1 SEED=1)
+	$(BIN)/python tests/fuzz.py --share $(SHARE) --seed $(SEED)
 
 lint: .venv/done  ## check form and style, notebooks included
 	$(BIN)/ruff check .
