@@ -97,7 +97,7 @@ def run_name(profile_path, about):
 
     A run of a PUBLISHED profile on the data that it was published for has the profile's name alone; figshare's own
     16-bit files are other data, and get results of their own. In a folder's name what is no letter or digit becomes a
-    hyphen: Snakemake, and links between pages, would take some of it for more than a name.
+    hyphen: Snakemake puts the run's path, as it is, into commands for a shell, and takes {} for a wildcard.
     """
     if Path(profile_path).stem in PUBLISHED and (about["kind"], about["slices"]) == ("figshare-jpeg", 3064):
         return Path(profile_path).stem
