@@ -2,15 +2,17 @@
 PROFILE ?= quick
 DATA ?= phantom
 CORES ?= 2
+PORT ?= 8866
+CLUSTER ?=
 SHARE ?= 1
 SEED ?= 1
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book test fuzz lint bench lock clean
+.PHONY: help book app test fuzz lint bench chaos memory cluster-test lock clean
 
 help:  ## list these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .venv/done: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -18,8 +20,11 @@ help:  ## list these commands
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2)
-	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES)
+book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2 CLUSTER=slurm)
+	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES) --cluster "$(CLUSTER)"
+
+app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
+	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)
 
 test: .venv/done  ## run the tests
 	$(BIN)/pytest
@@ -30,10 +35,19 @@ fuzz: .venv/done  ## try 28,000 damaged files on the code that reads them (SHARE
 lint: .venv/done  ## check form and style, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --verify notebooks/*.ipynb app/app.ipynb
 
 bench: .venv/done  ## measure speed against the usual alternatives
 	$(BIN)/python tests/bench.py "$(DATA)"
+
+chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte for byte
+	$(BIN)/python tests/chaos.py
+
+cluster-test: .venv/done  ## a sweep on a SLURM of two nodes, one of which is lost (Debian, as root)
+	$(BIN)/python tests/cluster/run.py
+
+memory: .venv/done  ## measure the memory of preparing DATA, and gather that of training
+	$(BIN)/python tests/memory.py "$(DATA)"
 
 lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \

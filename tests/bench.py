@@ -252,10 +252,45 @@ def bench_goal(data, accuracy=0.8, dice=0.6, most=40):
     keras.config.set_dtype_policy("float32")
 
 
+def bench_predict(directory):
+    """An answer of the five published networks with all that `braintumor predict` says, against Keras' own predict."""
+    import keras
+
+    from braintumor import images, inference
+    from braintumor.dataset import scaled
+    from braintumor.files import ROOT
+    from braintumor.pipeline import as_input
+    from braintumor.splits import FOLDS
+
+    paths = [source.path for source in find_slices(directory)][:200]
+    began = time.perf_counter()
+    networks = inference.Networks()
+    networks.predict([images.read(paths[0])])
+    started = time.perf_counter() - began
+    members = [keras.models.load_model(ROOT / f"models/fold-{fold}.keras", compile=False) for fold in FOLDS]
+
+    def usual(path):
+        image = as_input(scaled(images.read(path).square, members[0].input_shape[1])[None])
+        return [member.predict(image, verbose=0) for member in members]
+
+    usual(paths[0])
+    times = {"usual": [], "ours": []}
+    for path in paths[1:12]:  # in turns: a shared machine's speed drifts
+        times["ours"].append(seconds(lambda: networks.predict([images.read(path)])))  # noqa: B023
+        times["usual"].append(seconds(lambda: usual(path)))  # noqa: B023
+    list(inference.answers(paths[:16]))  # a batch of 16 is a graph of its own
+    batch = len(paths) / seconds(lambda: list(inference.answers(paths)))
+    alone, ours = (statistics.median(values) for values in times.values())
+    print(f"ask five networks: {started:.1f} s to start; an image {ours:.2f} s, Keras' predict in a loop {alone:.2f} s")
+    print(f"  ratio {alone / ours:.1f} (medians of 11, in turns; Keras' loop gives no Grad-CAM and no doubts)")
+    print(f"  {len(paths)} images: {batch:.1f} images/s, their five networks loaded anew")
+
+
 if __name__ == "__main__":
     data = sys.argv[1] if len(sys.argv) > 1 else "phantom"
     prepared = open_data(data, SIZE)
     bench_prepare(prepared.about["source"])
     bench_augmentation(prepared)
+    bench_predict(prepared.about["source"])
     bench_networks(data)
     bench_goal(data)

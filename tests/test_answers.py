@@ -52,7 +52,7 @@ def test_answer_holds_all_that_is_asked_for(networks, one):
     assert answer.mask[top:bottom, left:right].sum() == answer.mask.sum() == report.facts(answer)["area_pixels"]
     assert answer.mask[top].any() and answer.mask[bottom - 1].any()
     assert answer.area_mm2 == pytest.approx(answer.mask.sum() * 0.98**2)
-    assert 0 <= answer.agreement <= 1 and set(answer.ood) == {"picture", "features", "mask"}
+    assert 0 <= answer.agreement <= 1 and set(answer.ood) == set(ood.SCORES)
 
 
 def test_answers_do_not_depend_on_their_company(networks, slices):
@@ -174,8 +174,11 @@ def test_distribution_is_learned_and_what_is_far_from_it_is_out():
 
     def drawn(count, picture=0.0, features=0.0, dice=0.9):
         mixing = np.random.default_rng(1).normal(size=(10, 256))
+        below = np.repeat(np.arange(16) >= 8, 16)  # the lower half is brighter
         return {
-            "picture": random.normal(size=(count, 10)) @ mixing + random.normal(scale=0.1 + picture, size=(count, 256)),
+            "picture": below
+            + random.normal(size=(count, 10)) @ mixing * 0.1
+            + random.normal(0, 0.1 + picture, (count, 256)),
             "features": random.normal(features, size=(count, 256)),
             "expected_dice": dice + random.uniform(-0.05, 0.05, count),
         }
@@ -183,9 +186,15 @@ def test_distribution_is_learned_and_what_is_far_from_it_is_out():
     learned = drawn(800)
     reference = ood.fit({name: learned[name] for name in ("picture", "features")}, drawn(400))
     same = ood.scores(reference, **drawn(400))
-    assert same.shape == (400, 3) and (same > 1).mean() < 0.05
-    for n, other in enumerate(({"picture": 1.0}, {"features": 3.0}, {"dice": 0.3})):
+    assert same.shape == (400, 4) and (same > 1).mean() < 0.05
+    for n, other in ((0, {"picture": 1.0}), (2, {"features": 3.0}), (3, {"dice": 0.3})):
         assert (ood.scores(reference, **drawn(50, **other)) > 1).mean(axis=0).round(1).tolist()[n] == 1
+    upright = drawn(50)
+    for turned in (lambda p: p[:, ::-1], lambda p: np.rot90(p, 1, (1, 2)), lambda p: np.rot90(p, -1, (1, 2))):
+        pictures = turned(upright["picture"].reshape(-1, 16, 16)).reshape(-1, 256)
+        assert (ood.scores(reference, **upright | {"picture": pictures})[:, 1] > 1).mean() > 0.9
+    mirrored = upright["picture"].reshape(-1, 16, 16)[..., ::-1].reshape(-1, 256)
+    assert (ood.scores(reference, **upright | {"picture": mirrored})[:, 1] > 1).mean() < 0.1
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real slices are not here")

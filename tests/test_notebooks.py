@@ -1,6 +1,7 @@
 """The notebooks, as a reader runs them: by papermill, with tiny parameters, on a tiny phantom."""
 
 import json
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_notebook_is_a_lesson_without_outputs(name):
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
     assert all(word in cells[0].source for word in ("**You will learn**", "**You need**", "**Minutes:**"))
     assert "## Summary" in cells[-1].source and "**Try it:**" in cells[-1].source
+
+
+def test_question_is_drawn(tmp_path):
+    notebook = execute("00_question", tmp_path / "00.ipynb", size=64)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/svg+xml" in output["data"] for output in outputs) == 3
+
+
+def test_measure_shows_that_an_interval_over_slices_promises_too_much(tmp_path):
+    notebook = execute("13_measure", tmp_path / "13.ipynb", draws=20, studies=20)
+    patients, slices = map(int, re.findall(r"(\d+)%", shown(notebook)))
+    assert slices < patients
 
 
 def test_explore(phantom_folder, tmp_path):
@@ -145,7 +158,7 @@ def test_settings_are_chosen_without_a_look_at_the_test_fold(phantom_folder, tmp
 
 def test_published_run_is_shown_beside_other_folds_seeds_and_settings(trained_together, trained, tmp_path):
     run, _ = trained_together
-    execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), other=str(trained[0]), draws=20)
+    execute("04_evaluate", tmp_path / "04.ipynb", run=str(run), others=[str(trained[0])], draws=20)
     for name, scored, seed in (("baseline", "validation", 1), ("other", "validation", 1), ("again", "test", 2)):
         for task in ("classify", "segment") if name != "other" else ("segment",):
             shutil.copytree(run / task, tmp_path / "trials" / name / task)
@@ -196,6 +209,27 @@ def test_failures_are_listed_and_shown_with_their_slices(trained_together, phant
     assert "times as large" in page or "nothing drawn" in page
     shown_without = str(execute("10_failures", tmp_path / "10b.ipynb", run=str(run)).cells)
     assert "no slices were given" in shown_without
+
+
+def test_trust_is_measured_and_shown_again_from_its_tables(trained_together, phantom_folder, tmp_path):
+    shutil.copytree(trained_together[0], run := tmp_path / "run")
+    (models := tmp_path / "models").mkdir()
+    shutil.copy(run / "classify/fold-2/model.keras", models / "fold-2.keras")
+    publish_models = runpy.run_path(str(ROOT / "workflow/publish_models.py"))
+    publish_models["publish_references"](str(phantom_folder), run, models)
+    given = {"run": str(run), "models": str(models), "each": 1, "draws": 10}
+    measured = execute("11_trust", tmp_path / "11.ipynb", data=str(phantom_folder), **given)
+    slices, foreign = (pd.read_csv(run / f"trust/{name}.csv") for name in ("slices", "foreign"))
+    held_out = pd.read_csv(run / "segment/fold-2/predictions.csv")
+    assert slices["file"].tolist() == held_out["file"].tolist() and foreign["kind"].nunique() == 12
+    assert slices["dice"].to_numpy() == pytest.approx(held_out["dice"].to_numpy(), abs=2e-3)
+    assert slices[["inside", "by chance"]].stack().between(0, 1).all() and (foreign["picture"] > 0).all()
+    again = execute("11_trust", tmp_path / "again.ipynb", **given)
+    (found,), (same,) = ([o for o in shown(n).splitlines() if "raise a false alarm" in o] for n in (measured, again))
+    assert found == same
+    shutil.copy(ROOT / "models/fold-2.keras", models)
+    with pytest.raises(PapermillExecutionError, match="was measured with other networks than those in"):
+        execute("11_trust", tmp_path / "other.ipynb", **given)
 
 
 def test_evaluate_and_predict(trained, phantom_folder, tmp_path):

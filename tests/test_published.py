@@ -13,7 +13,9 @@ from braintumor.metrics import PROBABILITIES, predicted_label
 from braintumor.provenance import run_digest
 
 LEAKAGE = ROOT / "results" / "leakage"
-BOTH = [path for name in ("full", "full-family", "trials") for path in (ROOT / "results" / name).rglob("run.json")]
+BOTH = [
+    path for name in ("full", "full-family", "trials") for path in (ROOT / "results" / name).rglob("fold-*/run.json")
+]
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,21 @@ def test_networks_and_their_card_belong_to_the_published_run():
         record = json.loads((ROOT / f"results/full/classify/fold-{fold}/run.json").read_text())
         network = inference.sha256(folder / f"fold-{fold}.keras")
         assert f"| `fold-{fold}.keras` | {fold} | {record['digest'][:12]} | {network[:16]} |" in card
+
+
+def test_slices_asked_one_by_one_get_the_published_answers():
+    """By the function behind `braintumor predict --held-out`: all slices, with the networks that are published."""
+    folder = ROOT / "results/full/trust"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["git"]["commit"] and record["git"]["clean"] and record["data"]["kind"] == "figshare-jpeg"
+    assert record["networks"] == {
+        f"fold-{fold}": inference.sha256(ROOT / f"models/fold-{fold}.keras") for fold in splits.FOLDS
+    }
+    asked = pd.read_csv(folder / "slices.csv", dtype={"pid": str})
+    classified, segmented = (evaluate.gather(ROOT / "results/full", task)[0] for task in ("classify", "segment"))
+    assert asked["file"].tolist() == classified["file"].tolist()
+    assert asked["called"].tolist() == predicted_label(classified).tolist()
+    assert np.allclose(asked["dice"], segmented["dice"], atol=1e-4)
 
 
 def test_audit_is_of_the_same_folds(tables):

@@ -1,8 +1,6 @@
 """The built book in a browser: no other host, no console error, readable on a telephone, no dead link."""
 
 import functools
-import json
-import shutil
 import threading
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,11 +8,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from conftest import foreign, heard
 
 SITE = (Path(__file__).parents[1] / "_build" / "html").resolve()
 METHOD = "book/method.html"
-OWN = ("data", "blob", "chrome")  # addresses that ask nobody
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 pytestmark = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="the book is not built: run make book first")
 
@@ -42,43 +39,10 @@ def address():
 
 
 @pytest.fixture(scope="module", params=[1280, 390], ids=lambda width: f"{width}px")
-def visit(request, address, tmp_path_factory):
+def visit(request, address, chromium):
     """Every page opened once at one width: (width, {page: what the browser saw})."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if not (binary and driver):
-        pytest.skip(f"no browser: expected chromedriver and one of {', '.join(BROWSERS)}")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        f"user-data-dir={tmp_path_factory.mktemp('browser')}",
-        "window-size=1280,900",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        # a window has a least width, so the page's width is set as a telephone's would be
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": request.param < 600},
-        )
-        browser.set_script_timeout(20)
-        browser.get("about:blank")
-        browser.get_log("performance")  # the browser's own start page
+    with chromium(request.param) as browser:
         yield request.param, {page: look(browser, f"{address}/{page}") for page in pages()}
-    finally:
-        browser.quit()
 
 
 def look(browser, url):
@@ -96,9 +60,7 @@ def look(browser, url):
         " faults: [...document.querySelectorAll('[data-mjx-error]')].map(e => e.dataset.mjxError),"
         " broken: [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)}"
     )
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    console = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    requests, console = heard(browser)
     return seen | {"requests": requests, "console": console}
 
 
@@ -108,12 +70,8 @@ def found(visit, fault):
 
 
 def test_no_request_leaves_for_another_host(visit):
-    def foreign(seen):
-        assert seen["requests"]
-        urls = map(urlsplit, seen["requests"])
-        return [url.geturl() for url in urls if url.scheme not in OWN and url.hostname != "127.0.0.1"]
-
-    assert not found(visit, foreign)
+    assert all(seen["requests"] for seen in visit[1].values())
+    assert not found(visit, lambda seen: foreign(seen["requests"]))
 
 
 def test_console_shows_no_error(visit):

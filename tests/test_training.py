@@ -495,6 +495,18 @@ def test_line_of_a_run_ends_with_its_note(undisturbed):
     assert provenance.run_line(record).data.endswith("UTC (answered anew).*")
 
 
+def test_table_of_runs_has_a_row_for_each_training(undisturbed):
+    record = undisturbed["classify"][0].record
+    other = record | {"parameters": record["parameters"] | {"fold": 2, "seed": 5}, "note": "answered anew"}
+    both = provenance.run_table([record, record | {"digest": "f" * 64}, other]).data
+    rows = [line for line in both.splitlines() if line.startswith("| tiny")]
+    assert [row.split("|")[1].strip() for row in rows] == ["tiny, fold 1", "tiny, fold 2"]
+    assert record["digest"][:12] in rows[0] and "`ffffffffffff`" in rows[0]
+    assert both.count("answered anew") == 1 and "*tiny, fold 2: answered anew.*" in both
+    assert "seed 0, 5," in both and record["processor"] in both
+    assert provenance.run_table([record]).data == provenance.run_line(record).data
+
+
 @pytest.mark.parametrize("kind", ["phantom", "figshare", "figshare-jpeg", "folder"])
 def test_banner_says_which_data_a_page_shows(kind):
     about = {"kind": kind, "slices": 3064, "size": 512, "digest": "0123456789abcdef"}

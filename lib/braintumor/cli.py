@@ -1,23 +1,26 @@
 """The command `braintumor`: its words, and what each of them calls."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
-from braintumor import dataset
 from braintumor.errors import DatasetError, LeakageError, ParameterError, printable
 
 
 def main(arguments=None):
     """Run the command; returns the exit code. Foreseen errors end in one sentence, without a traceback."""
     args = _parser().parse_args(arguments)
+    for name in (signal.SIGTERM, signal.SIGHUP):  # of a server that shuts down, of a terminal that is closed
+        if signal.getsignal(name) == signal.SIG_DFL:  # not so under nohup
+            signal.signal(name, signal.default_int_handler)
     try:
         return args.call(args) or 0
     except (DatasetError, LeakageError, ParameterError, OSError) as error:
         print(f"braintumor: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nbraintumor: stopped; what was finished is kept", file=sys.stderr)
+        print("\nbraintumor: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
         return 130
 
 
@@ -56,7 +59,14 @@ def _parser():
     word.add_argument("--profile", default="quick", help="a file of config/, without .yaml (default quick)")
     word.add_argument("--data", default="phantom", help="a folder of slices (default: the phantom)")
     word.add_argument("--cores", type=int, default=2)
+    word.add_argument("--cluster", help="a folder of profiles/, such as slurm: run as jobs of a cluster")
+    word.add_argument("--dry-run", action="store_true", help="only say what would be trained, and about how long")
     word.set_defaults(call=_run)
+
+    word = words.add_parser("app", help="serve the app on this computer: ask about images and slices in a browser")
+    word.add_argument("--data", default="phantom", help="a folder of slices to browse (default: the phantom)")
+    word.add_argument("--port", type=int, default=8866)
+    word.set_defaults(call=_app)
     return parser
 
 
@@ -68,6 +78,8 @@ def _download(args):
 
 
 def _check(args):
+    from braintumor import dataset
+
     report = dataset.check(args.dir)
     for file, fault in report["faults"]:
         print(printable(f"broken   {file}: {fault}"))
@@ -98,6 +110,8 @@ def _phantom(args):
 
 
 def _export(args):
+    from braintumor import dataset
+
     print(f"wrote {dataset.export_png(args.dir, args.out)} slices to {args.out}")
 
 
@@ -134,8 +148,26 @@ def _run(args):
     from braintumor.execution import run
     from braintumor.files import ROOT
 
-    index = run(ROOT / "config" / f"{args.profile}.yaml", args.data, args.cores)
+    if args.cores < 1:
+        raise ParameterError(f"--cores is {args.cores}; expected 1 or more")
+    cluster = ROOT / "profiles" / args.cluster if args.cluster else None
+    if cluster and not (cluster / "config.yaml").exists():
+        known = ", ".join(sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml")))
+        raise ParameterError(f"{cluster}: holds no profile of a cluster (config.yaml); there are {known}")
+    profile = ROOT / "config" / f"{args.profile}.yaml"
+    if args.dry_run:
+        from braintumor.estimate import dry_run
+
+        print(dry_run(profile, args.data, args.cores))
+        return
+    index = run(profile, args.data, args.cores, cluster)
     print(f"The book is ready: open {index}")
+
+
+def _app(args):
+    from braintumor.server import serve
+
+    serve(args.data if args.data == "phantom" else str(Path(args.data).expanduser().resolve()), args.port)
 
 
 if __name__ == "__main__":

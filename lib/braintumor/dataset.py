@@ -8,12 +8,9 @@ import json
 import math
 import re
 import shutil
-import tempfile
 import zlib
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
@@ -23,7 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from braintumor.errors import DatasetError, in_short
-from braintumor.files import ROOT, atomic, write_json
+from braintumor.files import ROOT, atomic, atomic_folder, write_json
+from braintumor.processes import pool
 from braintumor.splits import FOLDS, family, grouped_folds
 
 LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary tumor"}
@@ -496,9 +494,8 @@ def _in_processes(function, items, workers, what, progress):
     if workers == 1 or len(items) < 64:
         yield from bar(map(function, items))
         return
-    # spawn: a process forked after TensorFlow has started its threads can hang
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from bar(pool.map(function, items, chunksize=16))
+    with pool(workers) as processes:
+        yield from bar(processes.map(function, items, chunksize=16))
 
 
 # Prepared data: an index and one memory-mapped array for an image size.
@@ -563,37 +560,38 @@ def prepare(directory, out, size, percentiles=PERCENTILES, workers=None, progres
     `size` is the side of the arrays in pixels, 16 or more; `percentiles` are those of `scaled`. The masks' native
     pixels are kept too, packed in the index. Reading runs in `workers` processes (default: one a core). Returns the
     opened set.
-    Raises DatasetError at the first broken slice; `check` lists them all.
+    Raises DatasetError at the first broken slice (`check` lists them all), BusyError while another process prepares
+    the same, FullDiskError if there is no room.
     """
     if not 16 <= size <= LARGEST_SIDE:
         raise DatasetError(f"image size {size}: expected 16 to {LARGEST_SIDE} pixels")
     out, sources = Path(out), find_slices(directory)
     if out.exists() and not (out / "prepared.json").exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DatasetError(f"{out}: holds something else; expected a prepared set, an empty folder, or nothing there")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        shape = (len(sources), size, size)
-        images = np.lib.format.open_memmap(unfinished / "images.npy", "w+", np.uint8, shape)
-        masks = np.lib.format.open_memmap(unfinished / "masks.npy", "w+", np.uint8, shape)
+    shape = (len(sources), size, size)
+    with atomic_folder(out, f"{out} is being prepared", needed=2 * math.prod(shape)) as unfinished:
         rows = []
         results = _in_processes(
             partial(_prepare_one, size=size, percentiles=percentiles), sources, workers, "preparing", progress
         )
-        for n, (row, image, mask) in enumerate(results):
-            rows.append(row)
-            images[n], masks[n] = image, mask
+        # written, not mapped: the system ends a process without a word that writes to a map on a full disk
+        with open(unfinished / "images.npy", "wb") as images, open(unfinished / "masks.npy", "wb") as masks:
+            for file in (images, masks):
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            for row, image, mask in results:
+                rows.append(row)
+                images.write(image.tobytes())
+                masks.write(mask.tobytes())
         index = pd.DataFrame(rows)
         kind = _recognise(directory, index)
         index, folds = _completed(directory, index, kind)
         index, native = index.drop(columns=["brightest", "mask_sha256"]), index["mask_sha256"]
         digest = hashlib.sha256(index.drop(columns="mask_bits").to_json().encode())
         digest.update("".join(native).encode())  # compressed bytes differ between versions of zlib
-        digest.update(images)
-        digest.update(masks)
+        for name in ("images", "masks"):
+            digest.update(np.load(unfinished / f"{name}.npy", mmap_mode="r"))
         index.to_parquet(unfinished / "index.parquet", index=False)
-        images.flush()
-        masks.flush()
         about = {
             "kind": kind,
             "digest": digest.hexdigest(),
@@ -604,12 +602,8 @@ def prepare(directory, out, size, percentiles=PERCENTILES, workers=None, progres
         }
         about |= {"source": str(Path(directory).resolve()), "fingerprint": _fingerprint(directory, sources)}
         write_json(unfinished / "prepared.json", about)
-        unfinished.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return open_prepared(out)
 
 
@@ -704,17 +698,35 @@ def open_data(data, size, percentiles=PERCENTILES):
     `data` is "phantom" (drawn into data/phantom on first use) or a folder that `find_slices` understands.
     """
     directory = _folder(data)
-    sources = find_slices(directory)
+    return find_prepared(data, size, percentiles) or prepare(
+        directory, _place(directory, size, percentiles), size, percentiles
+    )
+
+
+def find_prepared(data, size, percentiles=PERCENTILES):
+    """The prepared set that `open_data` would open as it is; None if it would have to draw or prepare something."""
+    directory = _folder(data, draw=False)
+    try:
+        prepared = open_prepared(_place(directory, size, percentiles))
+        return prepared if prepared.about["fingerprint"] == _fingerprint(directory, find_slices(directory)) else None
+    except (DatasetError, OSError):  # also a file that slices.csv names and that is gone: prepare tells which
+        return None
+
+
+def count_slices(data):
+    """How many slices `data` (as in `open_data`) holds, without reading them, or drawing the phantom."""
+    directory = _folder(data, draw=False)
+    if data == "phantom" and not directory.exists():
+        from braintumor.phantom import slice_count
+
+        return slice_count()
+    return len(find_slices(directory))
+
+
+def _place(directory, size, percentiles):
     name = f"{directory.name[:50]}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
     scaling = "" if tuple(percentiles) == PERCENTILES else "-{:g}-{:g}".format(*percentiles)
-    out = ROOT / "data" / "prepared" / name / f"{size}{scaling}"
-    try:
-        prepared = open_prepared(out)
-        if prepared.about["fingerprint"] == _fingerprint(directory, sources):
-            return prepared
-    except (DatasetError, OSError):  # also a file that slices.csv names and that is gone: prepare tells which
-        pass
-    return prepare(directory, out, size, percentiles)
+    return ROOT / "data" / "prepared" / name / f"{size}{scaling}"
 
 
 def slice_by_number(data, file):
@@ -726,11 +738,11 @@ def slice_by_number(data, file):
     raise DatasetError(f"{directory}: holds no slice {file}")
 
 
-def _folder(data):
+def _folder(data, draw=True):
     if data != "phantom":
         return (ROOT / Path(data).expanduser()).resolve()
     directory = ROOT / "data" / "phantom"
-    if not directory.exists():
+    if draw and not directory.exists():
         from braintumor.phantom import write_phantom  # in here: processes that read slices start sooner without it
 
         write_phantom(directory)

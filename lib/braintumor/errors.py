@@ -13,12 +13,28 @@ class DatasetError(ValueError):
         super().__init__(printable(message))
 
 
+class ChoiceError(DatasetError):
+    """A file holds several slices and none was chosen: `count` says how many."""
+
+    def __init__(self, message, count):
+        super().__init__(message)
+        self.count = count
+
+
 class LeakageError(ValueError):
     """A patient, or a family of identifiers, stands on two sides of a split that promises otherwise."""
 
 
 class ParameterError(ValueError):
     """A notebook or profile parameter is unknown, of the wrong type, or out of range."""
+
+
+class BusyError(OSError):
+    """Another process is at work on the same files: the message names it, and what it does."""
+
+
+class FullDiskError(OSError):
+    """There is no room left on a disk: the message names the folder, and what to do."""
 
 
 def printable(text):

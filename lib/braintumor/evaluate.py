@@ -24,6 +24,7 @@ QUICK_SCORES = {
     "mean Dice": ("segment", lambda table: float(table["dice"].mean())),
     "share without overlap": ("segment", lambda table: float((table["dice"] == 0).mean())),
 }
+HEADLINES = ("accuracy by slice", "balanced accuracy by patient", "mean Dice")  # those by which runs are compared
 
 
 def gather(run, task, folds=FOLDS):
@@ -139,11 +140,51 @@ def difference(table, other, statistic, draws=2000):
 def run_differences(tables, others, draws=2000):
     """`difference` of two runs, each {task: predictions table} of both tasks: the headline scores' names to it."""
     patients = [metrics.by_patient(run["classify"]).assign(file=lambda t: t["pid"]) for run in (tables, others)]
-    return {
-        "accuracy by slice": difference(tables["classify"], others["classify"], metrics.accuracy, draws),
-        "balanced accuracy by patient": difference(*patients, metrics.balanced_accuracy, draws),
-        "mean Dice": difference(tables["segment"], others["segment"], lambda t: t["dice"].mean(), draws),
-    }
+    found = (
+        difference(tables["classify"], others["classify"], metrics.accuracy, draws),
+        difference(*patients, metrics.balanced_accuracy, draws),
+        difference(tables["segment"], others["segment"], lambda t: t["dice"].mean(), draws),
+    )
+    return dict(zip(HEADLINES, found, strict=True))
+
+
+def comparison(runs, draws=2000):
+    """Runs on the same slices beside the first of them: a table for reading, a row a run (named by its folder).
+
+    Columns: the parameters in which any two of them differ, each of the headline scores with its paired difference to
+    the first run and the 95 % interval of that, and the minutes that training took, of all folds together. A parameter
+    of both tasks has two values, classify / segment, where they differ; one that is not asked for counts as "-".
+    Raises DatasetError as `gather` and `difference` do.
+    """
+    rows, first = [], None
+    for run in runs:
+        gathered = {task: gather(run, task) for task in ("classify", "segment")}
+        tables = {task: table for task, (table, _) in gathered.items()}
+        first = first or tables
+        gaps = {} if tables is first else run_differences(tables, first, draws)
+        row = {"run": Path(run).name} | _settings(gathered)
+        for name in HEADLINES:
+            task, score = QUICK_SCORES[name]
+            row[name] = f"{score(tables[task]):.3f}"
+            row[f"{name}, less the first"] = (
+                "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**gaps[name]) if gaps else ""
+            )
+        # a network for both tasks has two records of one training
+        trained = {(one["notebook"], one["parameters"]["fold"]): one for _, some in gathered.values() for one in some}
+        rows.append(row | {"minutes": f"{sum(one['seconds'] for one in trained.values()) / 60:.1f}"})
+    table = pd.DataFrame(rows).fillna("-").set_index("run")
+    scores = [name for name in table if name.startswith(HEADLINES) or name == "minutes"]
+    return table[[name for name in table if name not in scores and table[name].nunique() > 1] + scores]
+
+
+def _settings(gathered):
+    """Parameter to value, as text, of one run: {task: (table, records)}."""
+    found = {}
+    for _, records in gathered.values():
+        for name, value in records[0]["parameters"].items():
+            if name not in {*SHOW_ONLY, "fold", "task"}:
+                found.setdefault(name, {})[str(value)] = None
+    return {name: " / ".join(values) for name, values in found.items()}
 
 
 def planes(about, data=""):

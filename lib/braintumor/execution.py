@@ -3,10 +3,10 @@
 import io
 import json
 import re
-import reprlib
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -16,28 +16,32 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from braintumor.dataset import PERCENTILES, open_data
-from braintumor.errors import ParameterError, in_short
-from braintumor.files import ROOT, atomic
+from braintumor.errors import BusyError, FullDiskError, ParameterError, in_short
+from braintumor.files import ROOT, atomic, room_for
 from braintumor.parameters import notebook_parameters
+from braintumor.processes import alone
 from braintumor.provenance import run_digest
 from braintumor.splits import FOLDS, PROTOCOLS
+from braintumor.sweeps import TASKS, combinations, sweep_faults
 
-TASKS = {"classify": "02_classify", "segment": "03_segment", "both": "08_both"}  # sections that train folds one by one
 ALONE = {"classify", "segment"}  # those of one task
 FOLD_KEYS = {"protocol", "folds"}  # what such a profile gives beside them
 STUDIES = {"leakage": "06_leakage", "original": "07_original"}  # sections with one notebook each
 SECTIONS = {*TASKS, *STUDIES, "trials"}
+LARGEST_PROFILE = 10_000  # values
 EXPLORE_SIZE = 128  # pixels a side in 01_explore, as in its parameters cell
 ORIGINAL_PARTS = 6  # networks that 07_original trains: one, three of the ensemble, two U-Nets
 # profiles whose results on the 8-bit copy of the dataset are committed, in results/PROFILE
 PUBLISHED = ("leakage", "full", "full-family", "trials")
+GRACE = 10  # seconds that a command has to end in its own way at Ctrl-C
 
 
 def read_profile(path):
     """Read a profile (config/NAME.yaml): a seed, and what to run with it.
 
     That is one or more of SECTIONS with parameters of its notebook. "classify" and "segment" come together; these and
-    "both" need protocol and folds, and each may have other folds; "trials" gives name to parameters of 08_both.
+    "both" need protocol and folds, and each may have other folds; "trials" gives name to parameters of 08_both; "sweep"
+    lists values of parameters (see `sweeps`).
     Raises ParameterError naming the file and each key that is missing, unknown, or out of range.
     """
     path = Path(path)
@@ -48,48 +52,61 @@ def read_profile(path):
         raise ParameterError(f"{path}: no such profile; there are {known}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of a date that does not exist
         raise ParameterError(f"{path}: is not YAML of plain values ({in_short(error)})") from None
+    if _values(profile) > LARGEST_PROFILE:
+        raise ParameterError(f"{path}: stands for over {LARGEST_PROFILE:,} values; expected some dozens")
     found = set(profile) if isinstance(profile, dict) else set()
     needed = {"seed"}
     if found & ALONE or not found & SECTIONS:  # one of them alone would have no page of scores
         needed |= ALONE
     if (found | needed) & set(TASKS):
         needed |= FOLD_KEYS
-    missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS, key=str)
+    missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS - {"sweep"}, key=str)
     if missing or unknown:
         raise ParameterError(
             f"{path}: missing {missing}, unknown {unknown}; expected seed and a section: classify and "
             f"segment, or both, with protocol and folds; or one of {', '.join((*STUDIES, 'trials'))}; or such together"
         )
-    faults = []  # values in short: a few lines of YAML can stand for billions of them
+    faults = []
     if profile.get("protocol", PROTOCOLS[0]) not in PROTOCOLS:
-        faults.append(f"protocol is {reprlib.repr(profile['protocol'])}; expected one of {', '.join(PROTOCOLS)}")
+        faults.append(f"protocol is {profile['protocol']!r}; expected one of {', '.join(PROTOCOLS)}")
     for section in ("", *sorted(found & set(TASKS))):
         given = profile if not section else profile[section] if isinstance(profile[section], dict) else {}
         folds = given.get("folds", list(FOLDS))
         known = isinstance(folds, list) and folds and all(type(fold) is int and fold in FOLDS for fold in folds)
         if not known or len(set(folds)) < len(folds):
             where = f"{section}, " if section else ""
-            faults.append(f"{where}folds is {reprlib.repr(folds)}; expected a list of different numbers from 1 to 5")
+            faults.append(f"{where}folds is {folds!r}; expected a list of different numbers from 1 to 5")
     if type(profile["seed"]) is not int:
-        faults.append(f"seed is {reprlib.repr(profile['seed'])}; expected a whole number")
+        faults.append(f"seed is {profile['seed']!r}; expected a whole number")
     sections = {name: profile[name] for name in sorted(found & {*TASKS, *STUDIES})}
     if isinstance(trials := profile.get("trials", {}), dict):
         sections |= {f"trials, {name}": given for name, given in trials.items()}
         faults += [
-            f"trials, {reprlib.repr(name)}: expected a name of letters, digits, _ and -, as of a folder"
+            f"trials, {name!r}: expected a name of letters, digits, _ and -, as of a folder"
             for name in trials
             if not re.fullmatch(r"[\w-]+", str(name))
         ]
     else:
-        faults.append(f"trials is {reprlib.repr(trials)}; expected names, with parameters for each")
+        faults.append(f"trials is {trials!r}; expected names, with parameters for each")
+    swept = profile["sweep"] if isinstance(profile.get("sweep"), dict) else {}
     for section, given in sections.items():
-        if not isinstance(given, dict) or "image_size" not in given:
-            faults.append(
-                f"{section} is {reprlib.repr(given)}; expected the parameters of its notebook, image_size among them"
-            )
+        if not isinstance(given, dict) or "image_size" not in {*given, *swept}:
+            faults.append(f"{section} is {given!r}; expected the parameters of its notebook, image_size among them")
+    if "sweep" in profile and not faults:
+        faults = sweep_faults(profile)
     if faults:
         raise ParameterError("; ".join(f"{path}: {fault}" for fault in faults))
     return profile
+
+
+def _values(profile):
+    """How many values a profile holds, up to LARGEST_PROFILE: those that refer to others can be any number."""
+    waiting, count = [profile], 0
+    while waiting and count <= LARGEST_PROFILE:
+        one = waiting.pop()
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else []
+        count += 1
+    return count
 
 
 def run_name(profile_path, about):
@@ -101,9 +118,8 @@ def run_name(profile_path, about):
     """
     if Path(profile_path).stem in PUBLISHED and (about["kind"], about["slices"]) == ("figshare-jpeg", 3064):
         return Path(profile_path).stem
-    kind = {"figshare-jpeg": "figshare", "folder": re.sub(r"[^\w.-]+", "-", Path(about["source"]).name)}.get(
-        about["kind"], about["kind"]
-    )
+    folder = re.sub(r"[^\w.-]+", "-", Path(about["source"]).name)
+    kind = {"figshare-jpeg": "figshare", "folder": folder}.get(about["kind"], about["kind"])
     return f"{Path(profile_path).stem}-{kind}"
 
 
@@ -155,6 +171,21 @@ def leakage_jobs(profile):
     return jobs
 
 
+def trainings(profile):
+    """What a run trains by notebooks 02, 03 and 08: a list of (page, notebook, all parameters of the notebook).
+
+    `profile` as in `fold_parameters`, without a sweep; a page is named by its path below the run's folder of pages.
+    """
+    jobs = [
+        (f"{TASKS[section]}-fold-{fold}", TASKS[section], fold_parameters(profile, section, fold))
+        for section in TASKS
+        for fold in folds_of(profile, section)
+    ]
+    both = TASKS["both"]
+    jobs += [(f"parts/{both}-{name}", both, trial_parameters(profile, name)) for name in profile.get("trials", {})]
+    return [(page, notebook, notebook_parameters(notebook, given)) for page, notebook, given in jobs]
+
+
 def stale_pages(profile):
     """Pages of the run whose results are gone; of 02, 03 and 08, also those of other parameters, data or code.
 
@@ -167,25 +198,26 @@ def stale_pages(profile):
             stale += [page] if page.exists() and not (folder / "run.json").exists() else []
     if "original" in profile:
         page = pages(profile) / f"{STUDIES['original']}.ipynb"
-        folder = ROOT / study_parameters(profile, "original")["results"]
-        kept = sum(1 for _ in folder.glob("*/run.json")) if (folder / "scores.json").exists() else 0
-        stale += [page] if page.exists() and kept < ORIGINAL_PARTS else []
-    jobs = [
-        (f"{TASKS[section]}-fold-{fold}", TASKS[section], fold_parameters(profile, section, fold))
-        for section in TASKS
-        for fold in folds_of(profile, section)
-    ]
-    both = TASKS["both"]
-    jobs += [(f"parts/{both}-{name}", both, trial_parameters(profile, name)) for name in profile.get("trials", {})]
-    for page, notebook, given in jobs:
-        given = notebook_parameters(notebook, given)
-        parts = [given]
-        if notebook == both:  # it keeps a record for each of its tasks
-            parts = [given | {"task": task, "results": f"{given['results']}/{task}"} for task in given["tasks"]]
-        page, prepared = pages(profile) / f"{page}.ipynb", open_data(given["data"], given["image_size"])
-        if page.exists() and not all(_is_done(notebook, part, prepared) for part in parts):
+        stale += [page] if page.exists() and not original_is_trained(profile) else []
+    for page, notebook, given in trainings(profile):
+        page = pages(profile) / f"{page}.ipynb"
+        if page.exists() and not is_trained(notebook, given):
             stale.append(page)
     return [str(page.relative_to(ROOT)) for page in stale]
+
+
+def original_is_trained(profile):
+    """Whether all that notebook 07 trains in this run is there, of whatever parameters."""
+    folder = ROOT / study_parameters(profile, "original")["results"]
+    return (folder / "scores.json").exists() and sum(1 for _ in folder.glob("*/run.json")) >= ORIGINAL_PARTS
+
+
+def is_trained(notebook, given):
+    """Whether what notebook 02, 03 or 08 trains with `given`, all its parameters, is there, of these data and code."""
+    prepared, parts = open_data(given["data"], given["image_size"]), [given]
+    if notebook == TASKS["both"]:  # it keeps a record for each of its tasks
+        parts = [given | {"task": task, "results": f"{given['results']}/{task}"} for task in given["tasks"]]
+    return all(_is_done(notebook, part, prepared) for part in parts)
 
 
 def _is_done(notebook, parameters, prepared):
@@ -198,39 +230,44 @@ def pages(profile):
     return ROOT / "book" / "runs" / profile["name"]
 
 
-def run(profile_path, data, cores):
+def checked(profile_path, data):
+    """A profile to be run on `data` ("phantom" or a folder): (profile with data, list of what it needs prepared).
+
+    What is prepared is named by the last two arguments of `open_data`. Raises ParameterError for any parameter that a
+    notebook would refuse: it must not wait for its notebook's turn to be told.
+    """
+    data = data if data == "phantom" else str(Path(data).expanduser().resolve())
+    profile = read_profile(profile_path) | {"data": data}
+    runs = combinations(profile | {"name": ""}).values()
+    sizes = {EXPLORE_SIZE, *(given["image_size"] for run in runs for _, _, given in trainings(run))}
+    wanted = {(size, PERCENTILES) for size in sizes}
+    for section in set(STUDIES) & set(profile):
+        parameters = notebook_parameters(STUDIES[section], study_parameters(profile | {"name": ""}, section))
+        wanted |= {(value, (0, 100)) for name, value in parameters.items() if name.endswith("image_size")}
+    return profile, sorted(wanted)
+
+
+@alone(ROOT, f"{ROOT}: a run is being made")
+def run(profile_path, data, cores, cluster=None):
     """Run a profile's notebooks on `data` ("phantom" or a folder), only what is missing or changed, and build the book.
 
-    Data is prepared first; Snakemake then runs the notebooks by papermill. Returns the built book's index.html.
-    Raises ParameterError or DatasetError before anything is computed, SystemExit if a notebook failed.
+    Data is prepared first; Snakemake then runs the notebooks by papermill: `cores` at once here, or, given a folder
+    with a Snakemake profile, such as profiles/slurm, as jobs of that `cluster`. Returns the built book's index.html.
+    Raises ParameterError or DatasetError before anything is computed, BusyError while another run is at work in this
+    project, SystemExit if a notebook failed.
     """
-    profile = read_profile(profile_path)
-    named = profile | {"data": data, "name": ""}
-    # a wrong parameter must not wait for its notebook's turn to be told
-    for task in set(TASKS) & set(profile):
-        notebook_parameters(TASKS[task], fold_parameters(named, task, 1))
-    trials = [notebook_parameters(TASKS["both"], trial_parameters(named, name)) for name in profile.get("trials", {})]
-    studies = [
-        notebook_parameters(notebook, study_parameters(named, section))
-        for section, notebook in STUDIES.items()
-        if section in profile
-    ]
-    if data != "phantom":
-        data = str(Path(data).expanduser().resolve())
+    profile, wanted = checked(profile_path, data)
     # prepared here, before two notebooks at once would both do it
-    sizes = {EXPLORE_SIZE, *(profile[task]["image_size"] for task in TASKS if task in profile)}
-    sizes |= {parameters["image_size"] for parameters in trials}
-    wanted = [(size, PERCENTILES) for size in sizes]
-    for parameters in studies:
-        wanted += [(value, (0, 100)) for name, value in parameters.items() if name.endswith("image_size")]
-    about = [open_data(data, *one).about for one in sorted(set(wanted))][0]
-    profile |= {"data": data, "name": run_name(profile_path, about), "digest": about["digest"]}
+    about = [open_data(profile["data"], *one).about for one in wanted][0]
+    profile |= {"name": run_name(profile_path, about), "digest": about["digest"]}
     config = pages(profile) / "run.yaml"
     with atomic(config) as path:
-        path.write_text(yaml.safe_dump(profile))
-    command = ["-s", ROOT / "workflow" / "Snakefile", "--directory", ROOT, "--configfile", config, "--cores", cores]
-    command += ["--rerun-triggers", "mtime", "params", "--rerun-incomplete", "--quiet", "rules"]
-    if stale := stale_pages(profile):
+        path.write_text(yaml.safe_dump(profile, sort_keys=False))  # the order of a sweep is that of its runs
+    where = ["--profile", cluster] if cluster else ["--cores", cores]
+    command = ["-s", ROOT / "workflow" / "Snakefile", "--directory", ROOT, "--configfile", config, *where]
+    # no lock of Snakemake's: it would stay after kill -9, and `alone` has one
+    command += ["--rerun-triggers", "mtime", "params", "--rerun-incomplete", "--quiet", "rules", "--nolock"]
+    if stale := [page for one in combinations(profile).values() for page in stale_pages(one)]:
         command += ["--forcerun", *stale]
     if _call([sys.executable, "-m", "snakemake", *command]):
         raise SystemExit(
@@ -253,25 +290,31 @@ def execute(notebook, page, partial, parameters):
     """Run one notebook by papermill: `partial` grows cell by cell and becomes `page` when all of them have run.
 
     What the notebook prints is printed here, behind its page's name. If a cell fails, the notebook, the cell and the
-    traceback are printed, `partial` is kept for reading, and SystemExit is raised; so it is at Ctrl-C.
+    traceback are printed, `partial` is kept for reading, and SystemExit is raised; so it is, with a sentence, at
+    Ctrl-C, on a full disk, and when another process trains the same fold.
     """
-    Path(partial).parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            notebook, partial, parameters, cwd=ROOT, progress_bar=False, stdout_file=_Prefixed(Path(page).stem)
-        )
+        with room_for(Path(partial)):
+            Path(partial).parent.mkdir(parents=True, exist_ok=True)
+            papermill.execute_notebook(
+                notebook, partial, parameters, cwd=ROOT, progress_bar=False, stdout_file=_Prefixed(Path(page).stem)
+            )
+        with atomic(page) as path:
+            shutil.copyfile(partial, path)
+    except FullDiskError as error:
+        raise SystemExit(f"\n{notebook}: {error}\n") from None
     except DeadKernelError:
         raise SystemExit(f"\n{notebook}: its process was ended, often for want of memory; kept: {partial}\n") from None
     except KeyboardInterrupt:
         raise SystemExit(f"\n{notebook}: stopped; what it had trained is kept\n") from None
     except PapermillExecutionError as error:
+        if error.ename in (BusyError.__name__, FullDiskError.__name__):
+            raise SystemExit(f"\n{notebook}: {error.evalue}\n") from None
         trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
         raise SystemExit(
             f"\n{notebook} failed in cell {error.cell_index + 1} with {parameters}\n{trace}\n"
             f"{error.ename}: {error.evalue}\nThe partial notebook is kept: {partial}\n"
         ) from None
-    with atomic(page) as path:
-        shutil.copyfile(partial, path)
 
 
 class _Prefixed(io.TextIOBase):
@@ -290,33 +333,55 @@ def build_book(profile):
     """Build the book with this run's pages; returns _build/html/index.html. Warnings are errors.
 
     The committed _toc.yml names the pages of quick-phantom: the run's own take their place, and those it lacks are
-    left out.
+    left out. The runs of a sweep stand below the page that compares them.
     """
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text().replace("runs/quick-phantom/", f"runs/{profile['name']}/"))
     others = tuple(f"{TASKS[task]}-fold-{fold}" for task in TASKS for fold in set(FOLDS) - set(folds_of(profile, task)))
     for part in toc["parts"]:
         part["chapters"] = _existing(part["chapters"], others)
+        for chapter in part["chapters"]:
+            if "sweep" in profile and Path(chapter["file"]).name == "04_evaluate":
+                chapter |= {"title": "The sweep", "sections": _sweep_sections(profile)}
     table = pages(profile) / "_toc.yml"
     with atomic(table) as path:
         path.write_text(yaml.safe_dump(toc, sort_keys=False))
-    out = ROOT / "_build"
-    for old in ("html", ".doctrees"):  # a second build would keep quiet about warnings, and keep another run's pages
-        shutil.rmtree(out / old, ignore_errors=True)
+    # built anew: a second build would keep quiet about warnings, and keep another run's pages
+    out, html = ROOT / "_build" / "new", ROOT / "_build" / "html"
+    shutil.rmtree(out, ignore_errors=True)
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command = [*jupyter_book, "build", ROOT, "--toc", table, "-W", "-n", "--keep-going", "-q"]
-    index = out / "html" / "index.html"
-    if _call(command) or not index.exists():
-        raise SystemExit("The book was not built: its warnings are above.")
-    return index
+    command = [*jupyter_book, "build", ROOT, "--toc", table, "--path-output", out, "-W", "-n", "--keep-going", "-q"]
+    if _call(command) or not (out / "_build" / "html" / "index.html").exists():
+        raise SystemExit("The book was not built: its warnings are above. The one before is kept.")
+    shutil.rmtree(html, ignore_errors=True)  # not before the new one is whole
+    (out / "_build" / "html").rename(html)
+    shutil.rmtree(out)
+    return html / "index.html"
+
+
+def _sweep_sections(profile):
+    """The pages of a sweep's runs, each below the scores of its run."""
+    sections = []
+    for folder, run in combinations(profile).items():
+        place = pages(run).relative_to(ROOT).as_posix()
+        words = {"classify": "Classify", "segment": "Segment", "both": "Both tasks"}
+        folds = [
+            {"file": f"{place}/{TASKS[task]}-fold-{fold}", "title": f"{words[task]}: fold {fold}"}
+            for task in TASKS
+            for fold in folds_of(run, task)
+        ]
+        title = ", ".join(value.replace("-", " ", 1) for value in folder.split("+"))
+        sections.append({"file": f"{place}/04_evaluate", "title": title, "sections": folds})
+    return sections
 
 
 def _call(command):
-    """Run a command and return its exit code; Ctrl-C lets it end in its own way (Snakemake gives its lock back)."""
+    """Run a command and return its exit code; at Ctrl-C, which it is told too, it may end in its own way."""
     process = subprocess.Popen(list(map(str, command)))
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
         raise
 
 

@@ -1,10 +1,16 @@
 """Files that are either whole or not there."""
 
+import errno
+import glob
 import json
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+
+from braintumor.errors import FullDiskError
+from braintumor.processes import claim, release
 
 ROOT = Path(__file__).resolve().parents[2]  # the project: notebooks/, config/, results/, data/
 
@@ -14,19 +20,62 @@ def atomic(path):
     """Yield a temporary path beside `path`; rename it to `path` if the block ends well, remove it if not.
 
     The parent folder is created. A reader never sees a half-written file, and an older one stays until
-    the new one is whole.
+    the new one is whole. Raises FullDiskError if there is no room for it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix="".join(path.suffixes[-2:]), dir=path.parent)
+    with room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix="".join(path.suffixes[-2:]), dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with room_for(path):
+            yield temporary
         temporary.chmod(0o644)  # mkstemp gives 0600, which a teaching server's students could not read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(out, what, needed=0):
+    """Yield a temporary folder beside `out`; rename it to `out`, where nothing may be by then, if the block ends well.
+
+    Only one process at a time gets it: a second one raises BusyError, which says `what` the first does. What a killed
+    process left behind goes. Raises FullDiskError if there is no room for it; `needed` bytes are known to be needed.
+    """
+    with room_for(out, needed):
+        lock = claim(out.with_name(f".{out.name}.lock"), what)
+        try:
+            prefix = f".{out.name}.unfinished-"
+            for left in out.parent.glob(glob.escape(prefix) + "*"):
+                shutil.rmtree(left)
+            with tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent, ignore_cleanup_errors=True) as temporary:
+                with room_for(out, needed):  # told before the folder goes, which takes room
+                    yield Path(temporary)
+                os.chmod(temporary, 0o755)  # mkdtemp gives 0700
+                os.rename(temporary, out)
+        finally:
+            release(lock)
+
+
+@contextmanager
+def room_for(path, needed=0):
+    """Tell in words of a disk, or a quota, that is full while the block writes `path`: raise FullDiskError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        full = (errno.ENOSPC, errno.EDQUOT)
+        told = (f"errno = {number}," in str(error) for number in full)  # HDF5 has no number but in its text
+        if isinstance(error, FullDiskError) or getattr(error, "errno", None) not in full and not any(told):
+            raise
+        folder = next(folder for folder in path.parents if folder.exists())
+        total, _, free = (f"{size / 1e6:,.1f} MB" for size in shutil.disk_usage(folder))
+        takes = f", which takes {needed / 1e6:,.1f} MB or more" if needed else ""
+        raise FullDiskError(
+            f"{folder}: the disk is full, {free} are free of {total}: no room for {path.name}{takes}. "
+            "What was finished is kept; make room, and the same command goes on from there"
+        ) from error
 
 
 def write_json(path, value):

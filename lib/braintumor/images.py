@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from braintumor.dataset import LARGEST_SIDE, SPACING_MM, Source, intensity_fault, read_slice, squared
-from braintumor.errors import DatasetError, in_short, printable
+from braintumor.errors import ChoiceError, DatasetError, in_short, printable
 
 UNKNOWN = (
     "is of no known kind; expected figshare's .mat (MATLAB v7.3), PNG, JPEG, TIFF, NumPy .npy, DICOM or NIfTI: "
@@ -83,8 +83,8 @@ def read(path, slice_number=None):
 
     `slice_number`, from 1 in stored order, chooses a slice of a NIfTI volume, across the axis of its coarsest spacing
     (the third, if several are as coarse), a frame of DICOM, or a page of TIFF. Raises DatasetError, naming the file, if
-    a choice is needed and not given, or if the file cannot be read as an image, is under 16 or over LARGEST_SIDE pixels
-    a side, or shows nothing.
+    it cannot be read as an image, is under 16 or over LARGEST_SIDE pixels a side, or shows nothing; ChoiceError if a
+    choice is needed and not given.
     """
     path = Path(path)
     try:
@@ -95,7 +95,8 @@ def read(path, slice_number=None):
             return Image(name, _checked(pixels), spacing, color)
         _index(1, "slice", slice_number)
     except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from None
+        error.args = (printable(f"{path}: {error}"),)  # a ChoiceError stays one
+        raise error from None
     one = read_slice(Source(0, path))
     spacing = SPACING_MM * 512 / len(one.image)
     return Image(printable(path.name), one.image, (spacing, spacing), patient=one.pid, label=one.label, mask=one.mask)
@@ -186,7 +187,8 @@ def _reading(kind):
 def _index(count, what, slice_number):
     """Index, from 0, of the slice that was chosen of `count`."""
     if slice_number is None and count > 1:
-        raise DatasetError(f"holds {count} {what}s; expected one: choose it with slice_number, 1 to {count}")
+        message = f"holds {count} {what}s; expected one: choose it with slice_number, 1 to {count}"
+        raise ChoiceError(message, count)
     if slice_number is not None and not 1 <= slice_number <= count:
         raise DatasetError(f"has no {what} {slice_number}; expected a slice_number from 1 to {count}")
     return (slice_number or 1) - 1

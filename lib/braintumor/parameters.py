@@ -2,11 +2,10 @@
 
 papermill only warns of a parameter that a notebook does not know, and takes any type. Here the annotated assignments
 of the parameters cell are the declaration (`fold: int = 1`, `protocol: Literal["official", "slice"] = ...`, or
-`folds: list[Literal[1, 2]] = ...`: at least one of them, none twice).
+`folds: list[Literal[1, 2]] = ...`: none twice, and at least one where they are choices).
 """
 
 import ast
-import reprlib
 from typing import Literal, get_args, get_origin
 
 import nbformat
@@ -60,15 +59,15 @@ def _misfit(value, declared):
     if get_origin(declared) is Literal:
         choices = get_args(declared)
         fits = any(type(value) is type(choice) and value == choice for choice in choices)  # True == 1 == 1.0
-        return None if fits else f"is {reprlib.repr(value)}; expected one of {', '.join(map(repr, choices))}"
+        return None if fits else f"is {value!r}; expected one of {', '.join(map(repr, choices))}"
     if get_origin(declared) is list:
-        (choice,) = get_args(declared)
-        if type(value) is list and (fault := next((fault for one in value if (fault := _misfit(one, choice))), None)):
-            return fault
-        fits = type(value) is list and value and len(set(value)) == len(value)
-        return None if fits else f"is {reprlib.repr(value)}; expected a list of at least one value, none twice"
+        of = get_args(declared)[0]
+        least = 1 if get_origin(of) is Literal else 0
+        if type(value) is not list or len(value) < least or len(set(map(repr, value))) < len(value):
+            return f"is {value!r}; expected a list{' of at least one value' * least}, none twice"
+        return next((fault for one in value if (fault := _misfit(one, of))), None)
     if declared is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
     else:
         fits = type(value) is declared
-    return None if fits else f"is {reprlib.repr(value)} ({type(value).__name__}); expected {declared.__name__}"
+    return None if fits else f"is {value!r} ({type(value).__name__}); expected {declared.__name__}"

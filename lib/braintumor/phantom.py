@@ -7,11 +7,7 @@ the scanner's scale is applied. Distances are negative inside a body, as usual f
 """
 
 import csv
-import multiprocessing
 import os
-import shutil
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +21,8 @@ from skimage.measure import approximate_polygon, find_contours
 from tqdm import tqdm
 
 from braintumor.errors import ParameterError
-from braintumor.files import atomic, write_json
+from braintumor.files import atomic, atomic_folder, write_json
+from braintumor.processes import pool
 
 GENERATOR = 1  # raise it whenever the same seed would give other bytes
 FOLDS = 5
@@ -384,6 +381,11 @@ def _generator(seed, *key):
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
+def slice_count(patients=60, seed=0):
+    """How many slices `write_phantom` draws of so many patients."""
+    return sum(len(patient.files) for patient in _cohort(patients, seed)[0])
+
+
 def _cohort(patients, seed):
     """The patients of a set, and the fold 1-5 of each."""
     rng = _generator(seed, 0)
@@ -534,13 +536,10 @@ def write_phantom(directory, patients=60, seed=0, size=512, progress=True, worke
     gliomas = [p for p in cohort if p.label == GLIOMA]
     halved = {file for p in gliomas[-max(1, patients // 20) :] for file in p.files[len(p.files) // 3 :][:3]}
     workers = workers or (1 if size <= 128 else os.cpu_count() or 1)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with atomic_folder(directory, f"{directory} is being drawn") as temporary:
         jobs = zip(*[(temporary, p, int(seed), size, halved) for p in cohort], strict=True)
-        context = multiprocessing.get_context("spawn")  # fork would copy a notebook's threads, and deadlock
-        with nullcontext() if workers == 1 else ProcessPoolExecutor(workers, context) as pool:
-            drawn = (map if pool is None else pool.map)(_draw_patient, *jobs)
+        with nullcontext() if workers == 1 else pool(workers) as processes:
+            drawn = (map if processes is None else processes.map)(_draw_patient, *jobs)
             bar = tqdm(drawn, "phantom", len(cohort), unit="patient", disable=not progress)
             planes = sorted(row for rows in bar for row in rows)
         write_cvind(temporary / "cvind.mat", [fold for p, fold in zip(cohort, folds, strict=True) for _ in p.files])
@@ -548,10 +547,6 @@ def write_phantom(directory, patients=60, seed=0, size=512, progress=True, worke
             csv.writer(file, lineterminator="\n").writerows([("file", "plane"), *planes])
         about = dict(kind="phantom", generator=GENERATOR, seed=int(seed), patients=int(patients), size=int(size))
         write_json(temporary / "phantom.json", about | {"slices": len(planes)})
-        temporary.chmod(0o755)  # mkdtemp gives 0700
         if directory.exists():
-            directory.rmdir()  # empty; Windows renames over nothing
-        temporary.rename(directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            directory.rmdir()  # empty
     return directory

@@ -151,18 +151,56 @@ def data_banner(about):
 
 def run_line(record):
     """One line of Markdown from a run.json: what made the numbers on this page."""
-    commit, clean = record["git"]["commit"], record["git"]["clean"]
     given = record["parameters"]
-    what = given["part"] if "part" in given else f"tested on fold {given['fold']}"
-    commit = commit[:10] + ("" if clean else " and changes") if commit else "not from git"
     took = f"{_counted(record['epochs'], 'epoch')} in {record['seconds'] / 60:.1f} min"
     where = f"{_counted(record['threads'], 'thread')} ({record['processor']}), {record['peak_memory_mb']:,} MB"
     note = f" ({record['note']})" if "note" in record else ""  # what else a reader should know of how it was made
     return Markdown(
-        f"*This page's numbers: run `{record['digest'][:12]}`, {given['protocol']} split, {what}, "
+        f"*This page's numbers: run `{record['digest'][:12]}`, {given['protocol']} split, {_what(record)}, "
         f"seed {given['seed']}, {took} on {where}, Keras {record['packages']['keras']}, "
-        f"commit `{commit}`, {record['finished']}{note}.*"
+        f"commit `{_commit(record)}`, {record['finished']}{note}.*"
     )
+
+
+def run_table(records):
+    """What made the numbers on a page of several runs: Markdown, a sentence of what they share and a row for each.
+
+    The two records of a network for both tasks are one row. Of one run it is `run_line`.
+    """
+    trained = {}
+    for record in records:
+        what = f"{record['notebook']}, {_what(record).replace('tested on ', '')}"
+        trained.setdefault((what, record["finished"], record["seconds"]), []).append(record)
+    if len(trained) == 1 and len(records) == 1:
+        return run_line(records[0])
+
+    def shared(values):
+        return ", ".join(dict.fromkeys(map(str, values)))
+
+    lines = ["| | run | epochs | minutes | MB | commit | finished |", "|---|---|--:|--:|--:|---|---|"]
+    for (what, finished, seconds), several in trained.items():
+        runs = ", ".join(f"`{record['digest'][:12]}`" for record in several)
+        memory, first = max(record["peak_memory_mb"] for record in several), several[0]
+        lines.append(
+            f"| {what} | {runs} | {first['epochs']} | {seconds / 60:.1f} | {memory:,} | `{_commit(first)}` "
+            f"| {finished.removesuffix(' UTC')} |"
+        )
+    split, seed = (shared(record["parameters"][name] for record in records) for name in ("protocol", "seed"))
+    where = shared(f"{_counted(record['threads'], 'thread')} ({record['processor']})" for record in records)
+    versions = shared(record["packages"]["keras"] for record in records)
+    told = f"*This page's numbers: {split} split, seed {seed}, {where}, Keras {versions}.*"
+    notes = [f"*{what}: {several[0]['note']}.*\n" for (what, _, _), several in trained.items() if "note" in several[0]]
+    return Markdown("\n".join([told, "", *lines, "", *notes]))
+
+
+def _what(record):
+    given = record["parameters"]
+    return given["part"] if "part" in given else f"tested on fold {given['fold']}"
+
+
+def _commit(record):
+    commit, clean = record["git"]["commit"], record["git"]["clean"]
+    return commit[:10] + ("" if clean else " and changes") if commit else "not from git"
 
 
 def _counted(number, what):

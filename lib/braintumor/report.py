@@ -99,7 +99,7 @@ def page(answer):
         for name, value in said["probabilities"].items()
     )
     pictures = "".join(
-        f"<figure><img alt='{words}' src='data:image/png;base64,{_png(picture)}'>"
+        f"<figure><img alt='{words}' src='data:image/png;base64,{png(picture)}'>"
         f"<figcaption>{words}</figcaption></figure>"
         for words, picture in (
             ("The image", gray(answer)),
@@ -108,21 +108,22 @@ def page(answer):
         )
     )
     verdict = "".join(f"<li>{doubt}</li>" for doubt in answer.doubts)
-    rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in _rows(answer).items())
+    table = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows(answer).items())
     return _PAGE.format(
         name=html.escape(said["image"]),
         notice=NOTICE,
         verdict=f"<div class=doubt><b>Do not believe this answer:</b><ul>{verdict}</ul></div>" if verdict else "",
         called=said["called"],
         bars=bars,
-        rows=rows,
+        rows=table,
         pictures=pictures,
     )
 
 
-def _rows(answer):
+def rows(answer):
+    """The facts beside the class, each with the words that explain it: {name: value}, both to be shown as they are."""
     area = f"{answer.mask.sum():,} pixels" + ("" if answer.area_mm2 is None else f", {answer.area_mm2:,.0f} mm²")
-    rows = {
+    shown = {
         "Spread of its probability": f"{answer.spread[answer.label - 1]:.3f}: its deviation over networks and views",
         "Area of the mask": f"{area}; a mask is always drawn, tumor or not",
         "Box (top, left, bottom, right)": answer.box or "none: nothing is drawn",
@@ -132,7 +133,7 @@ def _rows(answer):
         if len(answer.folds) > 1
         else f"the network of fold {answer.folds[0]}",
     }
-    return rows | ({} if answer.image.label is None else {"The dataset says": LABELS[answer.image.label]})
+    return shown | ({} if answer.image.label is None else {"The dataset says": LABELS[answer.image.label]})
 
 
 def write(answer, folder, stem):
@@ -144,7 +145,8 @@ def write(answer, folder, stem):
         path.write_text(page(answer), encoding="utf-8")
 
 
-def _png(picture):
+def png(picture):
+    """A picture, (rows, columns) or (rows, columns, 3) uint8, as PNG in base64."""
     out = io.BytesIO()
     Image.fromarray(picture).save(out, format="PNG")
     return base64.b64encode(out.getvalue()).decode()

@@ -10,9 +10,9 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from braintumor import provenance
+from braintumor import processes, provenance
 from braintumor.errors import ParameterError
-from braintumor.files import ROOT, atomic, write_json
+from braintumor.files import ROOT, atomic, room_for, write_json
 
 FIRST_TIMED, LAST_TIMED = 4, 24  # batches of the first epoch between which a step is timed
 DATA_RECORD = ("kind", "digest", "size", "percentiles", "slices", "folds")  # what run.json says of the data
@@ -69,17 +69,29 @@ class FoldRun:
     The folder is `parameters["results"]`/fold-`parameters["fold"]` (or /`parameters["part"]`, for what has no folds).
     It holds predictions.csv, perhaps validation.csv, history.csv, model.keras and run.json. While training goes on they
     grow in a hidden folder beside it, `work`, named by the digest of parameters, data and code; at the end it takes the
-    folder's place. So a stopped run continues, and an older result stays until the new one is whole.
+    folder's place. So a stopped run continues, and an older result stays until the new one is whole. From the first
+    use of `work` until then the fold is this process's: in another, `work` raises BusyError.
     """
+
+    _taken = {}  # folders and their locks, of this process: a cell that is run again does not stand in its own way
 
     def __init__(self, notebook, parameters, data):
         self.notebook, self.parameters, self.data = notebook, parameters, data
         self.digest = provenance.run_digest(notebook, parameters, data)
         name = parameters["part"] if "part" in parameters else f"fold-{parameters['fold']}"
         self.folder = ROOT / parameters["results"] / name
-        self.work = self.folder.with_name(f".{self.folder.name}-{self.digest[:12]}")
-        if (self.work / "run.json").exists():
+        self._work = self.folder.with_name(f".{self.folder.name}-{self.digest[:12]}")
+        if (self._work / "run.json").exists() and (self.work / "run.json").exists():
             self._publish()  # it was stopped between the last file and the renaming
+
+    @property
+    def work(self):
+        """The folder in which training goes on, taken for this process."""
+        if self.folder not in self._taken:
+            lock = self.folder.with_name(f".{self.folder.name}.lock")
+            with room_for(lock):
+                self._taken[self.folder] = processes.claim(lock, f"{self.folder} is being trained")
+        return self._work
 
     @property
     def record(self):
@@ -117,7 +129,8 @@ class FoldRun:
         self._publish()
 
     def _publish(self):
-        for checkpoint in self.work.glob("*.weights.h5"):  # not before run.json is there: a stop would lose the run
+        # not before run.json is there: a stop would lose the run; with what kill -9 left half-written
+        for checkpoint in {*self.work.glob("*.weights.h5"), *self.work.glob(".*")}:
             checkpoint.unlink()
         if self.folder.exists():
             shutil.rmtree(self.folder)
@@ -125,6 +138,7 @@ class FoldRun:
         digits = "[0-9a-f]" * 12  # of a digest, so that unet-bce does not find .unet-bce-dice-...
         for other in self.folder.parent.glob(f".{self.folder.name}-{digits}"):
             shutil.rmtree(other)  # attempts with other parameters, given up
+        processes.release(self._taken.pop(self.folder))
 
     def history(self):
         """history.csv: one row an epoch."""

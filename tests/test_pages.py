@@ -1,0 +1,63 @@
+"""The prose pages: what they count is what the tables hold."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from braintumor.dataset import LABELS, figshare_table
+from braintumor.evaluate import gather
+from braintumor.files import ROOT
+from braintumor.splits import family
+
+PAGE = (ROOT / "book/data.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def slices():
+    """Every slice with its patient, class, plane, family and official fold, from the committed tables."""
+    folds = gather("results/full", "classify")[0].set_index("file")["fold"]
+    table = figshare_table().reset_index()
+    return table.assign(family=table["pid"].map(family), fold=table["file"].map(folds))
+
+
+def row(name):
+    """The numbers of a row of a table of the page."""
+    (found,) = re.findall(rf"^\| \**{name}\** \|(.*)\|$", PAGE, re.MULTILINE)
+    return [int(number.replace(",", "")) for number in re.findall(r"[\d,]+", found)]
+
+
+def test_data_page_counts_classes_planes_and_folds(slices):
+    for label, name in LABELS.items():
+        own = slices[slices["label"] == label]
+        assert row(name) == [label, own["pid"].nunique(), len(own)]
+    assert row("all") == [slices["pid"].nunique(), len(slices)]
+    for plane in ("axial", "coronal", "sagittal", "unknown"):
+        assert row(plane) == [(slices["plane"] == plane).sum()]
+    assert row("slices") == slices["fold"].value_counts().sort_index().tolist()
+
+
+def test_data_page_counts_patients_and_families(slices):
+    numbers = slices.groupby("pid").size()
+    assert f"from {numbers.min()} to {numbers.max()} slices, {numbers.median():.0f} at the median" in PAGE
+    patients = slices.drop_duplicates("pid")
+    named = patients[patients["pid"].str.startswith("MR")]
+    members = named["family"].map(named["family"].value_counts())
+    assert f"Of the {len(patients)} identifiers, {len(named)} have the form" in PAGE and set(named["label"]) == {2}
+    told = f"There are {named.loc[members > 1, 'family'].nunique()} such {{term}}`families <family>`"
+    assert f"{told}, which together hold {(members > 1).sum()} of the {len(named)}." in PAGE
+    split = slices.groupby("family")["fold"].transform("nunique") > 1
+    assert f"split {slices.loc[split, 'family'].nunique()} of the 18 families, with {split.sum()}\nslices" in PAGE
+
+
+def test_every_reference_that_is_cited_is_there():
+    known = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "book/references.bib").read_text(), re.MULTILINE))
+    pages = [*ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    cited = {key for page in pages for key in re.findall(r"\{cite:[pt]\}`(\w+)`", page.read_text())}
+    assert cited and cited <= known and known <= cited
+
+
+def test_small_slices_are_of_one_patient():
+    files = [*range(955, 958), *range(1070, 1077), *range(1203, 1208)]
+    table = pd.DataFrame(figshare_table()).reset_index().set_index("file").loc[files]
+    assert len(table) == 15 and table["pid"].nunique() == 1 and set(table["label"]) == {3}
