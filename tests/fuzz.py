@@ -350,9 +350,8 @@ def odd_field(chance, group, name, value):
     elif how == 11:
         side = chance.choice((0, 1, 15, 16, 33, 64, 4096, 4097, 2**20, 2**31))
         shape = chance.choice(((side, side), (side,), (side, 1), (), (side, 32), (2, side, 2), (1,) * 32))
-        group.create_dataset(
-            name, shape, chance.choice(("u1", "i2", "f8")), chunks=True if 0 not in shape and shape else None
-        )
+        chunks = True if shape and 0 not in shape else None
+        group.create_dataset(name, shape, chance.choice(("u1", "i2", "f8")), chunks=chunks)
     elif how == 12:
         chunk = chance.choice(((1, 1), (7, 3), (512, 512), (20_000, 20_000), (65_535, 65_535)))
         two = np.atleast_2d(value)
@@ -397,10 +396,8 @@ def tailored_png(chance, content):
                 inside = damaged(chance, inside, content)
             chunks[where] = (name, inside)
         elif how == 2:
-            chunks[where] = (
-                b"IHDR",
-                struct.pack(">II", *(n % 2**32 for n in chance.choices(ODD, k=2))) + chance.choice(IHDR),
-            )
+            sides = struct.pack(">II", *(n % 2**32 for n in chance.choices(ODD, k=2)))
+            chunks[where] = (b"IHDR", sides + chance.choice(IHDR))
         elif how == 3:
             chunks.insert(where, chance.choice(chunks))
         elif how == 4 and len(chunks) > 1:
@@ -416,21 +413,7 @@ def tailored_png(chance, content):
 SMALL_BOMBS = [zlib.compress(bytes(size)) for size in (10, 10**5, 10**7)]
 BOMB = zlib.compress(bytes(2**27), 9)
 IHDR = [bytes((depth, kind, 0, 0, lace)) for depth in (1, 2, 4, 8, 16) for kind in (0, 2, 3, 4, 6) for lace in (0, 1)]
-EXTRA = (
-    b"zTXt",
-    b"iCCP",
-    b"iTXt",
-    b"tEXt",
-    b"eXIf",
-    b"PLTE",
-    b"tRNS",
-    b"gAMA",
-    b"pHYs",
-    b"acTL",
-    b"fcTL",
-    b"fdAT",
-    b"sBIT",
-)
+EXTRA = b"zTXt iCCP iTXt tEXt eXIf PLTE tRNS gAMA pHYs acTL fcTL fdAT sBIT".split()
 
 
 def tailored_jpeg(chance, content):
@@ -493,28 +476,14 @@ def tailored_tiff(chance, content):
 
 def tailored_npy(chance, content):
     """Another header over the same values."""
-    descr = chance.choice(
-        ("'<u2'", "'|O'", "'>f8'", "'<f2'", "'|b1'", "'<c8'", "'<U9'", "[('a','<u2')]", "'<M8[s]'", "'|V8'", "3", "'x'")
-    )
-    ends = (
-        "20, 32",
-        "32, 20",
-        "16, 16",
-        "4096, 4096",
-        "100000, 100000",
-        "-1, 32",
-        "20",
-        "",
-        "20, 32, 1",
-        "2**9, 32",
-        "True, 32",
-        "1e3, 2",
-    )
-    shape = f"({chance.choice(ends)},)"
-    head = f"{{'descr': {descr}, 'fortran_order': {chance.choice(('False', 'True', '0', 'None'))}, 'shape': {shape}, }}"
-    head = chance.choice(
-        (head, head, head, "(" * 3000, head * 2, head + "\n" * 20_000, "__import__('os').getpid()", head[:-9])
-    )
+    kinds = ("'<u2'", "'|O'", "'>f8'", "'<f2'", "'|b1'", "'<c8'", "'<U9'", "[('a','<u2')]", "'<M8[s]'", "'|V8'", "3")
+    shapes = ("20, 32", "32, 20", "16, 16", "4096, 4096", "100000, 100000", "-1, 32", "20", "", "20, 32, 1", "1e3, 2")
+    shapes += ("2**9, 32", "True, 32")
+    order = chance.choice(("False", "True", "0", "None"))
+    shape = f"({chance.choice(shapes)},)"
+    head = f"{{'descr': {chance.choice(kinds)}, 'fortran_order': {order}, 'shape': {shape}, }}"
+    odd = ("(" * 3000, head * 2, head + "\n" * 20_000, "__import__('os').getpid()", head[:-9])
+    head = chance.choice((head, head, head, *odd))
     numbers = chance.choice(((1, 0), (2, 0), (3, 0), (4, 0)))
     size = struct.pack("<H", min(len(head), 2**16 - 1)) if numbers == (1, 0) else struct.pack("<I", len(head))
     return b"\x93NUMPY" + bytes(numbers) + size + head.encode() + content[128:]
@@ -526,21 +495,8 @@ def tailored_dicom(chance, content):
     meta = getattr(dataset, "file_meta", None)
     syntax = (meta or {}).get("TransferSyntaxUID", ImplicitVRLittleEndian)
     little = syntax != ExplicitVRBigEndian
-    values = (
-        b"",
-        b"\\",
-        b"1\\2\\3",
-        b"-1",
-        b"1e300",
-        b"nan",
-        b"0",
-        b"2147483648",
-        b"a\nb",
-        b"\xff\xfe",
-        b"X" * 300,
-        b"RGB ",
-    )
-    values += (b"MONOCHROME1 ", b"YBR_FULL_422", b"1e-320\\1e300", b"0\\0\\0\\0\\0\\1", b"inf\\inf", b"1.2.3")
+    values = (b"", b"\\", b"1\\2\\3", b"-1", b"1e300", b"nan", b"0", b"2147483648", b"a\nb", b"\xff\xfe", b"X" * 300)
+    values += (b"RGB ", b"MONOCHROME1 ", b"YBR_FULL_422", b"1e-320\\1e300", b"0\\0\\0\\0\\0\\1", b"inf\\inf", b"1.2.3")
     for _ in range(chance.choice((1, 1, 2, 3))):
         tag = chance.choice(list(dataset.keys()))
         how = chance.randrange(4)
@@ -550,7 +506,7 @@ def tailored_dicom(chance, content):
             if not len(dataset):
                 break
             continue
-        if how == 1 and vr not in ("SQ",):
+        if how == 1 and vr != "SQ":
             value = number(chance, chance.choice((1, 2, 4)), "<" if little else ">")
         elif how == 2:
             value = chance.choice(values)
@@ -560,9 +516,8 @@ def tailored_dicom(chance, content):
             vr = chance.choice(("OB", "US", "DS", "SQ", "UN", "LO", "IS", "UI", "FD"))
         dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, False, little)
     try:
-        return dicom_bytes(
-            dataset, enforce_file_format=False, **({} if meta else {"implicit_vr": True, "little_endian": True})
-        )
+        plain = {} if meta else {"implicit_vr": True, "little_endian": True}
+        return dicom_bytes(dataset, enforce_file_format=False, **plain)
     except Exception:  # pydicom does not write all that it can be asked to read
         return content
 
@@ -586,9 +541,8 @@ def tailored_nifti(chance, content):
         else:
             value = number(chance, field.itemsize, "<" if little else ">")
             if field.itemsize == 2 and chance.random() < 0.5:  # a code, or a length that may be
-                value = struct.pack(
-                    "<h" if little else ">h", chance.choice((0, 1, 2, 4, 8, 16, 32, 64, 128, 512, 1536, 2048, 2304))
-                )
+                code = chance.choice((0, 1, 2, 4, 8, 16, 32, 64, 128, 512, 1536, 2048, 2304))
+                value = struct.pack("<h" if little else ">h", code)
         content[at : at + field.itemsize] = value
     return bytes(content)
 
@@ -618,9 +572,20 @@ def tailored_table(chance, content):
         b"/etc/hostname",
         b"a.png\0",
         b"x" * 5000,
-        b"\xff\xfe",
     )
-    odd += (b"9" * 5000, b"a.png", b"inf", b"1_0", b"\xef\xbc\x91", b"\x1b[31mred", b"image", b".", b"loop", b"sub/")
+    odd += (
+        b"\xff\xfe",
+        b"9" * 5000,
+        b"a.png",
+        b"inf",
+        b"1_0",
+        b"\xef\xbc\x91",
+        b"\x1b[31mred",
+        b"image",
+        b".",
+        b"loop",
+        b"sub/",
+    )
     for _ in range(chance.choice((1, 1, 2, 4))):
         row = chance.choice(rows)
         how = chance.randrange(5)
@@ -705,7 +670,7 @@ def read_all(kind, folder, name, slice_number):
 
 
 def verdict(kind, folder, files, slice_number):
-    """ "read", "refused", or what is wrong in words."""
+    """What came of reading an input: "read", "refused", or what is wrong in words."""
     name = "slices.csv" if kind == "pairs" else next(iter(files))
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -722,7 +687,7 @@ def verdict(kind, folder, files, slice_number):
 
 
 def judged(message, path, cause):
-    """ "refused", or what is wrong with the message of a DatasetError, or with its cause."""
+    """What is to be thought of a DatasetError: "refused", or what is wrong with its message or its cause."""
     if isinstance(cause, MemoryError) or (
         any(words in str(cause).lower() for words in WANTS_MEMORY)
         and "on disk image buffer" not in str(cause)  # HDF5 takes it, but reads nothing into it from a small file

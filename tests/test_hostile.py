@@ -22,14 +22,14 @@ from braintumor.files import ROOT
 # Damaged files. `make fuzz` tries many more.
 
 
-def python(code, *arguments):
+def python(*arguments):
     """A process of its own: the tests' has threads that one forked from it would lack."""
-    return subprocess.run([sys.executable, *arguments, *(["-c", code] if code else [])], capture_output=True, text=True)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds of memory are Linux's")
 def test_damaged_files_of_all_kinds_are_read_or_refused():
-    done = python(None, ROOT / "tests/fuzz.py", "--share", "0.01", "--seed", "3")
+    done = python("tests/fuzz.py", "--share", "0.01", "--seed", "3")
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     lines = [line.split() for line in done.stdout.strip().splitlines()]
     assert lines[0][:5] == ["kind", "inputs", "read", "refused", "findings"] and len(lines) == 11
@@ -78,7 +78,7 @@ print(json.dumps(answers))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds of memory are Linux's")
 def test_each_way_to_fail_is_a_finding():
-    done = python(FAULTY)
+    done = python("-c", FAULTY)
     said = json.loads(done.stdout)
     words = ["read", "crash: SIGABRT", "hang", "KeyError: 'no such field'", "message: does not name the file"]
     words += ["memory: ", "promises: finite", "promises: folds", "read"]
