@@ -678,7 +678,7 @@ def verdict(kind, folder, files, slice_number):
             found = read_all(kind, folder, name, slice_number)
             broken = [promise for one in found for promise in broken_promises(one)]
         except DatasetError as error:
-            return judged(str(error), folder / name, error.__context__)
+            return judged(error, folder / name)
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             return f"{type(error).__name__}: {error} ({Path(where.filename).name}, {where.name})"
@@ -686,13 +686,15 @@ def verdict(kind, folder, files, slice_number):
     return f"promises: {'; '.join(broken)}" if broken else "read"
 
 
-def judged(message, path, cause):
+def judged(error, path):
     """What is to be thought of a DatasetError: "refused", or what is wrong with its message or its cause."""
-    if isinstance(cause, MemoryError) or (
-        any(words in str(cause).lower() for words in WANTS_MEMORY)
-        and "on disk image buffer" not in str(cause)  # HDF5 takes it, but reads nothing into it from a small file
-    ):
-        return f"memory: {cause}"
+    message, cause = str(error), error
+    while cause := cause.__context__:
+        if isinstance(cause, MemoryError) or (
+            any(words in str(cause).lower() for words in WANTS_MEMORY)
+            and "on disk image buffer" not in str(cause)  # HDF5 takes it, but reads nothing into it from a small file
+        ):
+            return f"memory: {cause}"
     if str(path) not in message:
         return f"message: does not name the file: {message}"
     if not message.isprintable():

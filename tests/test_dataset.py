@@ -289,6 +289,18 @@ def test_mask_of_yes_and_no_in_chunks_is_read(tmp_path):
     assert np.array_equal(read_slice(replaced(tmp_path / "1.mat", "tumorMask", make)).mask, MASK)
 
 
+@pytest.mark.parametrize("size", [0, 2**64 - 16])
+def test_heap_that_hdf5_would_read_for_ever_is_refused(tmp_path, size):
+    path = replaced(tmp_path / "1.mat", "image", virtual)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"GCOL") + 16
+    content[at : at + 16] = (1 if size else 0).to_bytes(8, "little") + size.to_bytes(8, "little")
+    path.write_bytes(content)
+    code = "import sys; from braintumor.dataset import read_slice; read_slice(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
+    assert not lacks(done.stderr, "DatasetError", str(path), "a heap of this HDF5 file has objects of no size")
+
+
 def test_struct_that_is_a_link_is_not_followed(tmp_path):
     write_mat(tmp_path / "2.mat")
     with h5py.File(tmp_path / "1.mat", "w") as mat:
@@ -869,6 +881,7 @@ def test_slice_that_is_not_square_is_padded_not_stretched(tmp_path):
     [
         ({"image": "png/none.png"}, ["image", "png/none.png cannot be read"]),
         ({"mask": "png/none.png"}, ["mask", "png/none.png cannot be read"]),
+        ({"image": "png/pipe.png"}, ["image", "png/pipe.png cannot be read"]),
         ({"image": "png/loop.png"}, ["image", "png/loop.png is no name of a file"]),
         ({"image": "png/link.png"}, ["image", "png/link.png lies outside"]),
         ({"image": "x" * 300}, ["image", "x" * 300]),
@@ -900,6 +913,7 @@ def test_bad_row_is_told_with_its_number_and_field(tmp_path, values, words):
     write_pairs(folder, fold=1, plane="axial", spacing_mm=1)
     Image.fromarray(MASK * 255).save(tmp_path / "outside.png")
     (folder / "png/link.png").symlink_to(tmp_path / "outside.png")
+    os.mkfifo(folder / "png/pipe.png")
     (folder / "png/loop.png").symlink_to(folder / "png/loop.png")
     (folder / "png/text.png").write_text("no image")
     (folder / "png/half.png").write_bytes((folder / "png/0.png").read_bytes()[:300])

@@ -5,6 +5,7 @@ import os
 import struct
 import tracemalloc
 import zlib
+from contextlib import suppress
 from itertools import permutations, product
 
 import h5py
@@ -725,6 +726,24 @@ def test_image_inside_dicom_that_declares_another_size_is_refused_before_decodin
     dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
     dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     assert not lacks(refusal(tmp_path / "a.dcm"), "cannot be read as DICOM", "144000000 pixels")
+
+
+@pytest.mark.parametrize("kind", ["a.dcm", "a.npy", "a.tif"])
+def test_bytes_that_are_declared_and_not_there_take_no_memory(tmp_path, kind):
+    path, huge = tmp_path / kind, struct.pack("<I", 2**31 - 16)
+    path.write_bytes(b"\x93NUMPY\2\0" + huge + bytes(100))
+    if kind == "a.dcm":
+        content = write_dicom(path, WIDE).read_bytes()
+        path.write_bytes(content.replace(b"DS" + struct.pack("<H", 8) + b"0.5\\0.75", b"UN\0\0" + huge + bytes(4)))
+    elif kind == "a.tif":
+        content = save(path, WIDE).read_bytes()
+        at = content.index(struct.pack("<HHI", 279, 4, 1))  # bytes of the strip
+        path.write_bytes(content[: at + 8] + huge + content[at + 12 :])
+    tracemalloc.start()
+    with suppress(DatasetError):
+        read(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_dicom_without_pixels_is_told_what_it_is(tmp_path):

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from braintumor.errors import DatasetError, in_short
-from braintumor.files import ROOT, atomic, atomic_folder, write_json
+from braintumor.files import ROOT, atomic, atomic_folder, mapped, write_json
 from braintumor.processes import pool
 from braintumor.splits import FOLDS, family, grouped_folds
 
@@ -119,7 +119,23 @@ def _read_mat(source):
 def _opened(path):
     if not path.is_file():  # a named pipe would be waited for
         raise DatasetError(f"{path}: no such file; expected a MATLAB v7.3 (HDF5) file: check the name")
+    with mapped(path) as content:
+        if _heap_is_endless(content):
+            raise DatasetError(f"{path}: a heap of this HDF5 file has objects of no size; download it again")
     return h5py.File(path, "r")
+
+
+def _heap_is_endless(content):
+    """Whether HDF5 2.0 would read a global heap of these bytes for ever: one with an object that takes no room."""
+    for found in re.finditer(rb"GCOL\x01\0\0\0", content):
+        at, end = found.start() + 16, found.start() + int.from_bytes(content[found.end() : found.end() + 8], "little")
+        while at + 16 <= min(end, len(content)):
+            number, size = (int.from_bytes(content[at + n : at + n + m], "little") for n, m in ((0, 2), (8, 8)))
+            taken = 16 + -(-size // 8) * 8 if number else size
+            if not 0 < taken < 2**64:  # in 64 bits, 2**64 is nothing
+                return True
+            at += taken
+    return False
 
 
 def _own(group, name):
@@ -300,11 +316,15 @@ def _read_png(folder, column, name, faults):
 
     try:
         path = (folder / name).resolve()
+        there = path.is_file()  # a named pipe would be waited for
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a zero byte, and the like
         faults.append(f"{column}: {name} is no name of a file ({in_short(error)}); expected an image")
         return None
     if not path.is_relative_to(folder.resolve()):
         faults.append(f"{column}: {name} lies outside {folder}")
+        return None
+    if not there:
+        faults.append(f"{column}: {name} cannot be read: no such file; expected an image")
         return None
     try:
         return picture(path)[0]

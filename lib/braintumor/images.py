@@ -19,6 +19,7 @@ import PIL.Image
 import PIL.ImageOps
 import pydicom
 from nibabel.affines import voxel_sizes
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -28,6 +29,7 @@ from pydicom.uid import (
 
 from braintumor.dataset import LARGEST_SIDE, SPACING_MM, Source, intensity_fault, read_slice, squared
 from braintumor.errors import ChoiceError, DatasetError, in_short, printable
+from braintumor.files import mapped
 
 UNKNOWN = (
     "is of no known kind; expected figshare's .mat (MATLAB v7.3), PNG, JPEG, TIFF, NumPy .npy, DICOM or NIfTI: "
@@ -242,9 +244,9 @@ def picture(path, slice_number=None):
     name the file, if it cannot be read, has several pages and none is chosen, or is not of 16 to LARGEST_SIDE pixels a
     side.
     """
-    with _reading("an image"):
+    with _reading("an image"), mapped(path) as content:
         try:
-            opened = PIL.Image.open(path, formats=("PNG", "JPEG", "TIFF"))
+            opened = PIL.Image.open(content, formats=("PNG", "JPEG", "TIFF"))
         except PIL.Image.DecompressionBombError:
             raise DatasetError(f"declares too many pixels; expected a slice of 16 to {LARGEST_SIDE} a side") from None
         with opened:
@@ -252,7 +254,7 @@ def picture(path, slice_number=None):
             opened.seek(_index(pages, "page", slice_number))
             _refuse_size(opened.height, opened.width)
             if opened.format in ("JPEG", "MPO"):
-                _refuse_scans(path.read_bytes())
+                _refuse_scans(content)
             if opened.mode not in DEEP and any(";16" in str(tile.args) for tile in opened.tile):
                 raise DatasetError(
                     "has 16 bits a channel in color or with transparency, of which only 8 could be read; "
@@ -279,7 +281,7 @@ def _pages(tiff):
 
 
 def _refuse_scans(jpeg):
-    if jpeg.count(b"\xff\xda") > MOST_SCANS:
+    if len(re.findall(rb"\xff\xda", jpeg)) > MOST_SCANS:
         raise DatasetError(f"draws its image in over {MOST_SCANS} passes; expected a JPEG of some ten: save it anew")
 
 
@@ -297,7 +299,7 @@ def _gray(image):
 
 def _numpy(path, slice_number):
     with _reading("a NumPy array"):
-        with path.open("rb") as file:
+        with mapped(path) as file:
             header = np.lib.format
             version = header.read_magic(file)
             read_header = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
@@ -351,9 +353,11 @@ def _slice_axis(shape, sizes):
 
 
 def _dicom(path, slice_number):
-    with _reading("DICOM"):
+    with _reading("DICOM"), mapped(path) as content:
         try:
-            syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+            read_preamble(content, force=False)
+            meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
+            syntax = meta.get("TransferSyntaxUID")
         except pydicom.errors.InvalidDicomError:  # no preamble, and so not compressed
             syntax = None
         if syntax and not _decodable(syntax):
@@ -361,12 +365,13 @@ def _dicom(path, slice_number):
                 f"is compressed as {in_short(syntax.name)}, which cannot be decoded here; expected uncompressed "
                 f"pixels: export it as {ExplicitVRLittleEndian.name}"
             )
-        dataset = pydicom.dcmread(path, force=True)
-        if not (content := dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")):
+        content.seek(0)
+        dataset = pydicom.dcmread(content, force=True)
+        if not (kind := dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")):
             raise DatasetError(UNKNOWN)
         if "Rows" not in dataset:
             raise DatasetError(
-                f"holds no pixels ({in_short(content.name)}); expected an MR image: give the file of a slice"
+                f"holds no pixels ({in_short(kind.name)}); expected an MR image: give the file of a slice"
             )
         _refuse_size(dataset.Rows, dataset.Columns)
         colors = dataset.PhotometricInterpretation
