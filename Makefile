@@ -4,10 +4,12 @@ DATA ?= phantom
 CORES ?= 2
 PORT ?= 8866
 CLUSTER ?=
+SHARE ?= 1
+SEED ?= 1
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book app test lint bench chaos memory cluster-test lock clean
+.PHONY: help book app test fuzz lint bench chaos memory cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +28,9 @@ app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 
 test: .venv/done  ## run the tests
 	$(BIN)/pytest
+
+fuzz: .venv/done  ## try 28,000 damaged files on the code that reads them (SHARE=1 SEED=1)
+	$(BIN)/python tests/fuzz.py --share $(SHARE) --seed $(SEED)
 
 lint: .venv/done  ## check form and style, notebooks included
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from test_images import NAMES
 
 from braintumor import cli, evaluate, images, inference, metrics, ood, report
 from braintumor.dataset import LABELS, scaled
@@ -241,6 +242,21 @@ def test_command_takes_a_folder_of_more_than_a_batch(slices, tmp_path, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.strip().splitlines()]
     assert [line["image"] for line in lines] == [f"{n}.mat" for n in range(18)]
     assert {line["dataset_says"] for line in lines} == {LABELS[images.read(slices / "1.mat").label]}
+
+
+def test_command_takes_files_of_any_name(slices, tmp_path, capsys):
+    long = "脑" * 83 + ".mat"  # 253 bytes
+    names = [f"{name}.mat" for name in NAMES] + [long]
+    for name in names:
+        (tmp_path / name).write_bytes((slices / "1.mat").read_bytes())
+    out = tmp_path.with_name("answers")
+    asked = [str(tmp_path / name) for name in names]
+    assert cli.main(["predict", *asked, "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 1 + len(names) and all(line.isprintable() for line in lines)
+    assert len(list(out.iterdir())) == 3 * len(names)
+    assert cli.main(["predict", *asked, "--json"]) == 0
+    assert [json.loads(line)["path"] for line in capsys.readouterr().out.strip().splitlines()] == asked
 
 
 def test_slice_that_no_network_is_known_to_have_held_out_is_refused(slices, capsys):

@@ -1,8 +1,10 @@
 """Reading figshare's layout and a reader's own slices: upright, checked, prepared whole or not at all."""
 
+import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import h5py
@@ -186,6 +188,140 @@ def test_damage_inside_a_file_is_told(tmp_path):
     assert not lacks(refusal(read_slice, path), path, "cannot be read", "download it again")
 
 
+# What a hostile file could do through HDF5: lead to other files, take any memory, or have it read beyond its own.
+
+
+def replaced(path, name, make):
+    """A good slice whose field `name` is made anew by make(group, name)."""
+    write_mat(path, stored={name: None})
+    with h5py.File(path, "r+") as mat:
+        make(mat["cjdata"], name)
+    return path
+
+
+def chunk(stored, chunks=(SIDE, SIDE), **settings):
+    """Makes a field of one chunk with these bytes, whatever the field declares."""
+
+    def make(group, name):
+        settings.setdefault("maxshape", (None, None))
+        group.create_dataset(name, (SIDE, SIDE), np.int16, chunks=chunks, **settings)
+        group[name].id.write_direct_chunk((0, 0), stored)
+
+    return make
+
+
+def virtual(group, name):
+    layout = h5py.VirtualLayout((SIDE, SIDE), np.int16)
+    layout[...] = h5py.VirtualSource(".", f"/cjdata/{name}", (SIDE, SIDE))  # of itself: HDF5 would follow it for ever
+    group.create_virtual_dataset(name, layout)
+
+
+def other_type(group, name):
+    kind = h5py.h5t.STD_I16LE.copy()
+    kind.set_precision(12)
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((SIDE, SIDE))
+    h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple((SIDE, SIDE)), settings)
+
+
+GZIP = {"compression": "gzip"}
+STORED = {
+    "link-to-another-file": (
+        lambda group, name: group.update({name: h5py.ExternalLink("2.mat", "/cjdata/image")}),
+        "missing",
+    ),
+    "link-inside": (lambda group, name: group.update({name: h5py.SoftLink("/cjdata/tumorMask")}), "missing"),
+    "values-in-another-file": (
+        lambda group, name: group.create_dataset(name, (SIDE, SIDE), "i2", external=[("/etc/hostname", 0, 2048)]),
+        "refers to values elsewhere",
+    ),
+    "virtual": (virtual, "refers to values elsewhere"),
+    "never-stored": (lambda group, name: group.create_dataset(name, (4096, 4096), "f8"), "stores 0 bytes"),
+    "some-chunks": (chunk(bytes(512), (16, 16)), "stores 1 pieces; expected 4"),
+    "short-chunk": (chunk(zlib.compress(b"short"), **GZIP), "a piece has 5 bytes; expected 2048"),
+    "bomb": (chunk(zlib.compress(bytes(10**6)), **GZIP), "cut short, or has over 2048 bytes"),
+    "damaged-chunk": (chunk(zlib.compress(bytes(2048))[:-3], **GZIP), "cut short, or has over 2048 bytes"),
+    "long-plain-chunk": (chunk(bytes(3000)), "has 3000 bytes; expected 2048"),
+    "short-plain-chunk": (chunk(bytes(40)), "has 40 bytes; expected 2048"),
+    "huge-chunk": (chunk(bytes(9), (30_000, 30_000), **GZIP), "in 1 pieces of 1800000000 bytes"),
+    "tiny-chunks": (
+        lambda group, name: group.create_dataset(name, (4096, 4096), "u1", chunks=(1, 1)),
+        "in 16777216 pieces",
+    ),
+    "other-compression": (chunk(bytes(9), compression="lzf"), "in a way that MATLAB does not use"),
+    "checksum-only": (chunk(bytes(9), fletcher32=True), "in a way that MATLAB does not use"),
+    "numbers-of-12-bits": (other_type, "in a way that MATLAB does not use"),
+}
+
+
+@pytest.mark.parametrize("case", STORED)
+def test_field_that_is_not_plainly_in_the_file_is_refused(tmp_path, case):
+    make, words = STORED[case]
+    write_mat(tmp_path / "2.mat")
+    path = replaced(tmp_path / "1.mat", "image", make)
+    assert not lacks(refusal(read_slice, path), path, "image", words)
+
+
+@pytest.mark.parametrize("settings", [{}, GZIP, GZIP | {"shuffle": True}], ids=["plain", "gzip", "shuffled"])
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", "<f8", ">f4"])
+def test_field_in_chunks_is_read_as_hdf5_would(tmp_path, settings, dtype):
+    image = (IMAGE // 8).astype(dtype)
+
+    def make(group, name):
+        group.create_dataset(name, data=image, chunks=(7, 20), **settings)
+
+    one = read_slice(replaced(tmp_path / "1.mat", "image", make))
+    assert np.array_equal(one.image, image.T) and one.image.dtype == np.dtype(dtype).newbyteorder("=")
+
+
+def test_chunk_that_was_not_compressed_is_read(tmp_path):
+    def make(group, name):
+        group.create_dataset(name, data=IMAGE, chunks=(16, SIDE), compression="gzip")
+        group[name].id.write_direct_chunk((0, 0), IMAGE[:16].tobytes(), filter_mask=1)  # HDF5 does so with noise
+
+    assert np.array_equal(read_slice(replaced(tmp_path / "1.mat", "image", make)).image, IMAGE.T)
+
+
+def test_mask_of_yes_and_no_in_chunks_is_read(tmp_path):
+    def make(group, name):
+        group.create_dataset(name, data=MASK.T.astype(bool), chunks=(7, 20), compression="gzip")
+
+    assert np.array_equal(read_slice(replaced(tmp_path / "1.mat", "tumorMask", make)).mask, MASK)
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 16])
+def test_heap_that_hdf5_would_read_for_ever_is_refused(tmp_path, size):
+    path = replaced(tmp_path / "1.mat", "image", virtual)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"GCOL") + 16
+    content[at : at + 16] = (1 if size else 0).to_bytes(8, "little") + size.to_bytes(8, "little")
+    path.write_bytes(content)
+    code = "import sys; from braintumor.dataset import read_slice; read_slice(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
+    assert not lacks(done.stderr, "DatasetError", str(path), "a heap of this HDF5 file has objects of no size")
+
+
+def test_struct_that_is_a_link_is_not_followed(tmp_path):
+    write_mat(tmp_path / "2.mat")
+    with h5py.File(tmp_path / "1.mat", "w") as mat:
+        mat["cjdata"] = h5py.ExternalLink("2.mat", "/cjdata")
+    assert not lacks(refusal(read_slice, tmp_path / "1.mat"), "cjdata is missing")
+
+
+@pytest.mark.parametrize("low, high", [(-1e300, 1e300), (0, 1e16), (0, 1e-20), (5e-324, 1e-323)])
+def test_intensities_that_cannot_be_scaled_are_refused(tmp_path, low, high):
+    image = np.where(MASK, high, low)
+    message = refusal(read_slice, write_mat(tmp_path / "1.mat", stored={"image": image}))
+    assert not lacks(message, "image: intensities are from", f"to {high:g}", "none over 1e+15")
+
+
+def test_pipe_is_not_waited_for(tmp_path):
+    for name in ("1.mat", "cvind.mat"):
+        os.mkfifo(tmp_path / name)
+    assert not lacks(refusal(read_slice, tmp_path / "1.mat"), tmp_path / "1.mat", "no such file")
+    assert not lacks(refusal(read_cvind, tmp_path), tmp_path / "cvind.mat", "no such file")
+
+
 @pytest.mark.parametrize("name", ["slice.mat", "1a.mat", "-1.mat", "1.5.mat", "1234567890.mat"])
 def test_file_not_named_by_a_number_is_told(tmp_path, name):
     assert not lacks(refusal(read_slice, write_mat(tmp_path / name)), name, "such as 30.mat")
@@ -256,6 +392,28 @@ def test_cvind_that_does_not_cover_the_files_is_refused(tmp_path):
     message = refusal(prepared_of, folder, tmp_path / "out")
     assert not lacks(message, folder / "cvind.mat", "covers file numbers 1 to 25", "30.mat", "expected one entry")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make", [STORED[case][0] for case in ("link-to-another-file", "virtual", "short-chunk")])
+def test_cvind_that_is_not_plainly_in_the_file_is_refused(tmp_path, make):
+    with h5py.File(tmp_path / "cvind.mat", "w") as mat:
+        make(mat, "cvind")
+    assert not lacks(refusal(read_cvind, tmp_path), tmp_path / "cvind.mat", "cvind")
+
+
+def test_links_in_a_folder(tmp_path):
+    """A folder of links to slices elsewhere is usual; a link to nothing, or in a circle, is a broken file."""
+    (tmp_path / "set").mkdir()
+    write_mat(tmp_path / "1.mat")
+    (tmp_path / "set/1.mat").symlink_to(tmp_path / "1.mat")
+    assert read_slice(find_slices(tmp_path / "set")[0]).label == 1
+    (tmp_path / "set/2.mat").symlink_to(tmp_path / "none")
+    (tmp_path / "set/3.mat").symlink_to(tmp_path / "set/3.mat")
+    (tmp_path / "set/cvind.mat").symlink_to(tmp_path / "none")
+    (tmp_path / "set/round").symlink_to(tmp_path / "set")
+    faults = check(tmp_path / "set", progress=False)["faults"]
+    assert [Path(path).name for path, _ in faults] == ["2.mat", "3.mat", "cvind.mat"]
+    assert all("no such file" in fault for _, fault in faults)
 
 
 # check
@@ -723,6 +881,11 @@ def test_slice_that_is_not_square_is_padded_not_stretched(tmp_path):
     [
         ({"image": "png/none.png"}, ["image", "png/none.png cannot be read"]),
         ({"mask": "png/none.png"}, ["mask", "png/none.png cannot be read"]),
+        ({"image": "png/pipe.png"}, ["image", "png/pipe.png cannot be read"]),
+        ({"image": "png/loop.png"}, ["image", "png/loop.png is no name of a file"]),
+        ({"image": "png/link.png"}, ["image", "png/link.png lies outside"]),
+        ({"image": "x" * 300}, ["image", "x" * 300]),
+        ({"patient": "P" * 65}, ["patient", "has 65 characters", "up to 64"]),
         ({"image": ""}, ["image", "cannot be read"]),
         ({"image": "../outside.png"}, ["image", "../outside.png lies outside"]),
         ({"mask": "/etc/hostname"}, ["mask", "/etc/hostname lies outside"]),
@@ -749,6 +912,9 @@ def test_bad_row_is_told_with_its_number_and_field(tmp_path, values, words):
     folder = tmp_path / "set"
     write_pairs(folder, fold=1, plane="axial", spacing_mm=1)
     Image.fromarray(MASK * 255).save(tmp_path / "outside.png")
+    (folder / "png/link.png").symlink_to(tmp_path / "outside.png")
+    os.mkfifo(folder / "png/pipe.png")
+    (folder / "png/loop.png").symlink_to(folder / "png/loop.png")
     (folder / "png/text.png").write_text("no image")
     (folder / "png/half.png").write_bytes((folder / "png/0.png").read_bytes()[:300])
     Image.fromarray(MASK[:20, :20] * 255).save(folder / "png/small.png")
@@ -784,6 +950,22 @@ def test_table_without_rows_or_that_is_no_table_is_told(tmp_path, content):
     (tmp_path / "slices.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     assert not lacks(refusal(find_slices, tmp_path), tmp_path / "slices.csv")
     assert len(check(tmp_path, progress=False)["faults"]) == 1
+
+
+@pytest.mark.parametrize("value", ["a\0.png", "a\n.png", "\x1b[31mred", "x" * 501])
+def test_cell_that_cannot_be_told_in_a_line_is_refused(tmp_path, value):
+    write_pairs(tmp_path)
+    change_row(tmp_path, 4, mask=value)
+    message = refusal(find_slices, tmp_path)
+    assert not lacks(message, tmp_path / "slices.csv", "row 4: mask: expected up to 500 printable characters")
+    assert message.isprintable()
+
+
+def test_rows_with_more_cells_than_columns_are_not_read_one_column_off(tmp_path):
+    write_pairs(tmp_path)
+    lines = (tmp_path / "slices.csv").read_text().splitlines()
+    (tmp_path / "slices.csv").write_text("\n".join([lines[0], *(f"{line},1" for line in lines[1:])]))
+    assert not lacks(refusal(find_slices, tmp_path), tmp_path / "slices.csv", "more cells than the first line")
 
 
 def test_image_in_two_rows_is_told(tmp_path):

@@ -139,6 +139,12 @@ def test_run_is_named_by_profile_and_data_and_a_published_one_by_its_profile(ste
         ({"original": [64]}, "original is [64]; expected the parameters of its notebook"),
         ({"trials": ["a"]}, "trials is ['a']; expected names, with parameters for each"),
         ({"trials": {"a": {"fold": 1}}}, "trials, a is {'fold': 1}; expected the parameters of its notebook"),
+        ({"trials": {"../a": {"image_size": 64}}}, "trials, '../a': expected a name of letters, digits, _ and -"),
+        ({"trials": {"{fold}": {"image_size": 64}}}, "trials, '{fold}': expected a name of letters"),
+        ({"folds": [[1]]}, "folds is [[1]]; expected a list of different numbers"),
+        ({"folds": [True]}, "folds is [True]; expected a list of different numbers"),
+        ({"protocol": ["official"]}, "protocol is ['official']; expected one of"),
+        ({"__import__('os').mkdir('x')": 1}, "unknown [\"__import__('os').mkdir('x')\"]"),
     ],
 )
 def test_bad_profile_is_refused(profile, values, named):
@@ -155,19 +161,59 @@ def test_profile_that_is_not_there_or_not_yaml(tmp_path):
         execution.read_profile(tmp_path / "bad.yaml")
 
 
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"seed: !!python/object/apply:os.mkdir [trapped]",
+        b"!!python/object/new:os.mkdir [trapped]",
+        b"seed: !include other.yaml",
+        b"\xff\xfe\xfa",
+        b"seed: 2001-13-45",
+        b"[" * 5000,
+        b"seed: \x00",
+    ],
+)
+def test_profile_that_is_no_plain_yaml_is_refused_and_nothing_of_it_runs(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(ParameterError, match="is not YAML of plain values") as caught:
+        execution.read_profile(tmp_path / "bad.yaml")
+    assert str(caught.value).isprintable() and not (tmp_path / "trapped").exists()
+
+
+def test_profile_whose_keys_are_no_names_is_refused(tmp_path):
+    (tmp_path / "bad.yaml").write_text("7: 1\nb: 1\n2001-01-01: 1")
+    with pytest.raises(ParameterError, match=r"unknown \[datetime.date\(2001, 1, 1\), 7, 'b'\]"):
+        execution.read_profile(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("lines", [BOMB, "a: &a [*a]"], ids=["billions", "endless"])
+def test_profile_of_a_few_lines_that_stand_for_billions_of_values_is_refused(tmp_path, lines):
+    (tmp_path / "bad.yaml").write_text(lines)
+    with pytest.raises(ParameterError, match="stands for over 10,000 values"):
+        execution.read_profile(tmp_path / "bad.yaml")
+
+
 def test_wrong_notebook_parameter_is_told_before_data_is_prepared(profile, tmp_path):
     changed(profile, classify={"image_size": 64, "epoch": 2})
     with pytest.raises(ParameterError, match="epoch: this notebook has no such parameter"):
         execution.run(profile, str(tmp_path / "no-data"), 1)
 
 
-def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, monkeypatch):
+def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "build_book", lambda profile: profile["name"])
+    # a name that a shell, YAML, Python or Snakemake would each take for more than a name
+    data = shutil.copytree(phantom_folder, tmp_path / 'it\'s "my" {fold}: $(größe)\n#')
     results, pages = ROOT / "results/pytest-phantom", ROOT / "book/runs/pytest-phantom"
 
     def run():
         """The times at which each page and each fold were written."""
-        assert execution.run(profile, str(phantom_folder), 2) == "pytest-phantom"
+        assert execution.run(profile, str(data), 2) == "pytest-phantom"
         written = {path.stem: path.stat().st_mtime_ns for path in pages.glob("*.ipynb")}
         return written | {path.parent.parent.name: path.stat().st_mtime_ns for path in results.glob("*/*/run.json")}
 

@@ -3,7 +3,9 @@
 import gzip
 import os
 import struct
+import tracemalloc
 import zlib
+from contextlib import suppress
 from itertools import permutations, product
 
 import h5py
@@ -12,9 +14,11 @@ import numpy as np
 import PIL.Image
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -23,6 +27,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     MRImageStorage,
@@ -45,6 +50,16 @@ GRAY = (WIDE // 16).astype(np.uint8)
 MASK = np.zeros((SIDE, SIDE), bool)
 MASK[5:12, 18:22] = True
 STANDARD = [1, 0, 0, 0, 1, 0]  # ImageOrientationPatient of an axial slice as scanners store it
+# what a file or folder may be called; the last is no UTF-8
+NAMES = [
+    "two  words",
+    'it\'s "so"',
+    "a\nb\x1b[31m",
+    "größe 脑",
+    "$(touch x); `y` & {fold} %s",
+    "-n",
+    os.fsdecode(b"\xff"),
+]
 
 
 def refusal(path, slice_number=None):
@@ -257,6 +272,47 @@ def test_tiff_whose_white_is_zero_is_turned_over(tmp_path, dtype):
     assert np.array_equal(one.pixels, pixels if dtype == np.uint8 else 255 - pixels)
 
 
+def in_many_scans(path, count):
+    """A progressive JPEG whose last scan is there `count` times more."""
+    save(path, GRAY, progressive=True)
+    content = path.read_bytes()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    path.write_bytes(content[:-2] + last * count + content[-2:])
+    return path.read_bytes()
+
+
+def test_jpeg_that_is_drawn_over_and_over_is_refused(tmp_path):
+    in_many_scans(tmp_path / "a.jpg", 20)
+    assert read(tmp_path / "a.jpg").pixels.shape == GRAY.shape
+    content = in_many_scans(tmp_path / "a.jpg", 100)
+    assert not lacks(refusal(tmp_path / "a.jpg"), "over 100 passes", "save it anew")
+    in_jpeg_syntax(content).save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    assert not lacks(refusal(tmp_path / "a.dcm"), "over 100 passes", "save it anew")
+
+
+def test_tiff_of_very_many_pages_is_refused_before_they_are_counted(tmp_path):
+    content = bytearray(save(tmp_path / "a.tif", GRAY).read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    end = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    directory = bytes(content[first:end])
+    content[end : end + 4] = len(content).to_bytes(4, "little")
+    for _ in range(2001):
+        content += directory
+        content += (len(content) + 4).to_bytes(4, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    assert not lacks(refusal(tmp_path / "a.tif", 1), "has over 2000 pages", "save the slice by itself")
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iCCP", b"iTXt"])
+def test_png_with_a_note_that_unpacks_to_much_is_refused(tmp_path, name):
+    bomb = zlib.compress(bytes(2**26))
+    inside = b"a\0\0" + bomb if name != b"iTXt" else b"a\0\1\0\0\0" + bomb
+    note = struct.pack(">I", len(inside)) + name + inside + struct.pack(">I", zlib.crc32(name + inside))
+    content = save(tmp_path / "a.png", GRAY).read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:33] + note + content[33:])  # right behind the header
+    assert not lacks(refusal(tmp_path / "a.png"), "cannot be read", "too large")
+
+
 def test_tiff_of_several_pages_asks_which(tmp_path):
     path = tmp_path / "stack.tif"
     pages = [PIL.Image.fromarray(WIDE + n) for n in range(3)]
@@ -295,6 +351,16 @@ def test_npy_keeps_its_depth_in_this_machines_byte_order(tmp_path, dtype):
     one = read(tmp_path / "a.npy")
     assert np.array_equal(one.pixels, GRAY) and one.pixels.dtype == np.dtype(dtype).newbyteorder("=")
     assert type(one.pixels) is np.ndarray  # not a map of a file that may go away
+
+
+@pytest.mark.parametrize("header", ["{'descr': '<u2'}", "(" * 500, "__import__('os').mkdir('trapped')", " " * 20_000])
+def test_npy_with_a_damaged_header_is_told_without_advice_to_trust_it(tmp_path, monkeypatch, header):
+    monkeypatch.chdir(tmp_path)
+    content = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + GRAY.tobytes()
+    (tmp_path / "a.npy").write_bytes(content)
+    message = refusal(tmp_path / "a.npy")
+    assert not lacks(message, "damaged header", "save it anew") and "pickle" not in message
+    assert not (tmp_path / "trapped").exists()
 
 
 def test_npy_in_columns_is_read(tmp_path):
@@ -475,6 +541,15 @@ def test_nifti_without_directions_is_refused(tmp_path, value):
     assert not lacks(refusal(path), "affine has no directions", "expected where the voxels lie")
 
 
+def test_gzip_that_unpacks_to_much_more_is_read_no_further_than_the_volume(tmp_path):
+    path = write_nifti(tmp_path / "a.nii", as_volume(PIXELS), RAS)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(path.read_bytes() + bytes(2**28), 1))
+    tracemalloc.start()
+    assert np.array_equal(read(tmp_path / "a.nii.gz").pixels, PIXELS)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
 def test_nifti_of_colors_is_refused(tmp_path):
     volume = np.zeros((20, 20, 1), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     volume["R"][3, 3] = 9
@@ -639,6 +714,38 @@ def test_dicom_that_cannot_be_decoded_here_names_its_syntax(tmp_path, syntax):
     assert not lacks(refusal(tmp_path / "a.dcm"), *words)
 
 
+def in_jpeg_syntax(content):
+    dataset = dicom(GRAY, PixelData=encapsulate([content]))
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    return dataset
+
+
+def test_image_inside_dicom_that_declares_another_size_is_refused_before_decoding(tmp_path):
+    save(tmp_path / "huge.jp2", np.zeros((12_000, 12_000), np.uint8), no_jp2=True)
+    dataset = in_jpeg_syntax((tmp_path / "huge.jp2").read_bytes())
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    assert not lacks(refusal(tmp_path / "a.dcm"), "cannot be read as DICOM", "144000000 pixels")
+
+
+@pytest.mark.parametrize("kind", ["a.dcm", "a.npy", "a.tif"])
+def test_bytes_that_are_declared_and_not_there_take_no_memory(tmp_path, kind):
+    path, huge = tmp_path / kind, struct.pack("<I", 2**31 - 16)
+    path.write_bytes(b"\x93NUMPY\2\0" + huge + bytes(100))
+    if kind == "a.dcm":
+        content = write_dicom(path, WIDE).read_bytes()
+        path.write_bytes(content.replace(b"DS" + struct.pack("<H", 8) + b"0.5\\0.75", b"UN\0\0" + huge + bytes(4)))
+    elif kind == "a.tif":
+        content = save(path, WIDE).read_bytes()
+        at = content.index(struct.pack("<HHI", 279, 4, 1))  # bytes of the strip
+        path.write_bytes(content[: at + 8] + huge + content[at + 12 :])
+    tracemalloc.start()
+    with suppress(DatasetError):
+        read(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
 def test_dicom_without_pixels_is_told_what_it_is(tmp_path):
     dataset = dicom(WIDE, storage=RTStructureSetStorage)
     for name in ("Rows", "Columns", "PixelData"):
@@ -720,6 +827,28 @@ def test_image_that_is_too_small_is_told(tmp_path, kind):
     }
     writers[kind]()
     assert not lacks(refusal(path), "declares 20 x 15 pixels", "expected a slice of 16 to")
+
+
+def test_what_is_quoted_of_a_file_is_short_and_printable(tmp_path):
+    dataset, content = dicom(WIDE), b"\x1b[31m\n" + b"red " * 1000
+    dataset["PhotometricInterpretation"] = RawDataElement(BaseTag(0x00280004), "CS", 4006, content, 0, False, True)
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    message = refusal(tmp_path / "a.dcm")
+    assert not lacks(message, "has colors of kind \\x1b[31m red red") and message.isprintable()
+    assert len(message) < len(str(tmp_path)) + 300
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_of_any_name_is_read_and_refused_in_one_line(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    one = read(save(folder / f"{name}.png", GRAY, format="PNG"))
+    assert np.array_equal(one.pixels, GRAY) and one.name.isprintable()
+    assert find([folder]) == [folder / f"{name}.png"]
+    (folder / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError) as caught:
+        read(folder / f"{name}.png")
+    assert str(caught.value).isprintable() and "of no known kind" in str(caught.value)
 
 
 def test_image_in_which_nothing_is_to_be_seen_is_told(tmp_path):

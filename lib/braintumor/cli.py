@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from braintumor.errors import DatasetError, LeakageError, ParameterError
+from braintumor.errors import DatasetError, LeakageError, ParameterError, printable
 
 
 def main(arguments=None):
@@ -17,7 +17,7 @@ def main(arguments=None):
     try:
         return args.call(args) or 0
     except (DatasetError, LeakageError, ParameterError, OSError) as error:
-        print(f"braintumor: {error}", file=sys.stderr)
+        print(f"braintumor: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nbraintumor: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
@@ -82,7 +82,7 @@ def _check(args):
 
     report = dataset.check(args.dir)
     for file, fault in report["faults"]:
-        print(f"broken   {file}: {fault}")
+        print(printable(f"broken   {file}: {fault}"))
     if report["missing"]:
         print(f"missing  {len(report['missing'])} of the numbers that cvind.mat covers: {_ranges(report['missing'])}")
     for note in report["notes"]:

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from braintumor.errors import DatasetError, in_short
-from braintumor.files import ROOT, atomic, atomic_folder, write_json
+from braintumor.files import ROOT, atomic, atomic_folder, mapped, write_json
 from braintumor.processes import pool
 from braintumor.splits import FOLDS, family, grouped_folds
 
@@ -119,7 +119,23 @@ def _read_mat(source):
 def _opened(path):
     if not path.is_file():  # a named pipe would be waited for
         raise DatasetError(f"{path}: no such file; expected a MATLAB v7.3 (HDF5) file: check the name")
+    with mapped(path) as content:
+        if _heap_is_endless(content):
+            raise DatasetError(f"{path}: a heap of this HDF5 file has objects of no size; download it again")
     return h5py.File(path, "r")
+
+
+def _heap_is_endless(content):
+    """Whether HDF5 2.0 would read a global heap of these bytes for ever: one with an object that takes no room."""
+    for found in re.finditer(rb"GCOL\x01\0\0\0", content):
+        at, end = found.start() + 16, found.start() + int.from_bytes(content[found.end() : found.end() + 8], "little")
+        while at + 16 <= min(end, len(content)):
+            number, size = (int.from_bytes(content[at + n : at + n + m], "little") for n, m in ((0, 2), (8, 8)))
+            taken = 16 + -(-size // 8) * 8 if number else size
+            if not 0 < taken < 2**64:  # in 64 bits, 2**64 is nothing
+                return True
+            at += taken
+    return False
 
 
 def _own(group, name):
@@ -138,36 +154,41 @@ def _read_field(group, name, faults):
     elif item.external or item.is_virtual:
         faults.append(f"{name}: refers to values elsewhere; expected them in the file itself")
     else:
-        return _values(item)
+        try:
+            return _values(item)
+        except ValueError as error:
+            faults.append(f"{name}: {in_short(error)}")
     return None
 
 
 def _values(item):
     """The values of an HDF5 dataset whose shape is no danger. Raises ValueError if not as many are stored as declared.
 
-    Chunks are decompressed here: of one that is shorter than declared, HDF5 2.0 would give what lies behind it in this
-    process's memory, or crash.
+    Chunks are decompressed here: of one that is shorter or longer than declared, HDF5 2.0 reads and writes what lies
+    behind it in this process's memory.
     """
     if not item.chunks:
         if item.id.get_storage_size() != item.nbytes:
-            raise ValueError(f"{item.name} stores {item.id.get_storage_size()} bytes; expected {item.nbytes}")
+            raise ValueError(f"stores {item.id.get_storage_size()} bytes; expected {item.nbytes}")
         return item[()]
     settings = item.id.get_create_plist()
     filters = [settings.get_filter(n)[0] for n in range(settings.get_nfilters())]
-    if filters not in ([], [DEFLATE], [SHUFFLE, DEFLATE]) or not item.id.get_type().equal(
-        h5py.h5t.py_create(item.dtype)
-    ):
-        raise ValueError(f"{item.name} is stored in a way that MATLAB does not use; expected plain numbers, or gzip")
+    plain = item.id.get_type().equal(h5py.h5t.py_create(item.dtype))
+    if not plain or filters not in ([], [DEFLATE], [SHUFFLE, DEFLATE]):
+        raise ValueError("is stored in a way that MATLAB does not use; expected plain numbers, or gzip")
     size = math.prod(item.chunks) * item.dtype.itemsize
     count = math.prod(-(-n // m) for n, m in zip(item.shape, item.chunks, strict=True))
     if size > 8 * LARGEST_SIDE**2 or count > MOST_CHUNKS:
-        raise ValueError(f"{item.name} is stored in {count} pieces of {size} bytes; expected {MOST_CHUNKS} at most")
-    values, chunks = np.full(item.shape, item.fillvalue, item.dtype), []
+        raise ValueError(f"is stored in {count} pieces of {size} bytes; expected fewer or smaller ones")
+    values, chunks = np.zeros(item.shape, item.dtype), []
     item.id.chunk_iter(chunks.append)
+    if len(chunks) != count:
+        raise ValueError(f"stores {len(chunks)} pieces; expected {count}")
+    least, most = (0, size + size // 1000 + 64) if filters else (size, size)  # gzip makes nothing much larger
     for chunk in chunks:
-        if chunk.size > size + size // 1000 + 64:  # gzip makes nothing much larger
-            raise ValueError(f"a piece of {item.name} has {chunk.size} bytes; expected {size} at most")
-        skipped, stored = item.id.read_direct_chunk(chunk.chunk_offset)
+        if not least <= chunk.size <= most:
+            raise ValueError(f"a piece has {chunk.size} bytes; expected {size}")
+        skipped, stored = item.id.read_direct_chunk(chunk.chunk_offset, out=np.empty(chunk.size, np.uint8))
         content = _unpacked(stored, [one for n, one in enumerate(filters) if not skipped >> n & 1], size, item.dtype)
         part = values[tuple(slice(at, at + length) for at, length in zip(chunk.chunk_offset, item.chunks, strict=True))]
         part[...] = content.reshape(item.chunks)[tuple(map(slice, part.shape))]
@@ -295,11 +316,15 @@ def _read_png(folder, column, name, faults):
 
     try:
         path = (folder / name).resolve()
+        there = path.is_file()  # a named pipe would be waited for
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a zero byte, and the like
         faults.append(f"{column}: {name} is no name of a file ({in_short(error)}); expected an image")
         return None
     if not path.is_relative_to(folder.resolve()):
         faults.append(f"{column}: {name} lies outside {folder}")
+        return None
+    if not there:
+        faults.append(f"{column}: {name} cannot be read: no such file; expected an image")
         return None
     try:
         return picture(path)[0]
@@ -719,7 +744,7 @@ def count_slices(data):
 
 
 def _place(directory, size, percentiles):
-    name = f"{directory.name}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
+    name = f"{directory.name[:50]}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
     scaling = "" if tuple(percentiles) == PERCENTILES else "-{:g}-{:g}".format(*percentiles)
     return ROOT / "data" / "prepared" / name / f"{size}{scaling}"
 

@@ -16,7 +16,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from braintumor.dataset import PERCENTILES, open_data
-from braintumor.errors import BusyError, FullDiskError, ParameterError
+from braintumor.errors import BusyError, FullDiskError, ParameterError, in_short
 from braintumor.files import ROOT, atomic, room_for
 from braintumor.parameters import notebook_parameters
 from braintumor.processes import alone
@@ -28,6 +28,7 @@ ALONE = {"classify", "segment"}  # those of one task
 FOLD_KEYS = {"protocol", "folds"}  # what such a profile gives beside them
 STUDIES = {"leakage": "06_leakage", "original": "07_original"}  # sections with one notebook each
 SECTIONS = {*TASKS, *STUDIES, "trials"}
+LARGEST_PROFILE = 10_000  # values
 EXPLORE_SIZE = 128  # pixels a side in 01_explore, as in its parameters cell
 ORIGINAL_PARTS = 6  # networks that 07_original trains: one, three of the ensemble, two U-Nets
 # profiles whose results on the 8-bit copy of the dataset are committed, in results/PROFILE
@@ -45,19 +46,21 @@ def read_profile(path):
     """
     path = Path(path)
     try:
-        profile = yaml.safe_load(path.read_text())
+        profile = yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in (ROOT / "config").glob("*.yaml")))
         raise ParameterError(f"{path}: no such profile; there are {known}") from None
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path}: is not YAML ({error})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of a date that does not exist
+        raise ParameterError(f"{path}: is not YAML of plain values ({in_short(error)})") from None
+    if _values(profile) > LARGEST_PROFILE:
+        raise ParameterError(f"{path}: stands for over {LARGEST_PROFILE:,} values; expected some dozens")
     found = set(profile) if isinstance(profile, dict) else set()
     needed = {"seed"}
     if found & ALONE or not found & SECTIONS:  # one of them alone would have no page of scores
         needed |= ALONE
     if (found | needed) & set(TASKS):
         needed |= FOLD_KEYS
-    missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS - {"sweep"})
+    missing, unknown = sorted(needed - found), sorted(found - needed - SECTIONS - {"sweep"}, key=str)
     if missing or unknown:
         raise ParameterError(
             f"{path}: missing {missing}, unknown {unknown}; expected seed and a section: classify and "
@@ -69,7 +72,8 @@ def read_profile(path):
     for section in ("", *sorted(found & set(TASKS))):
         given = profile if not section else profile[section] if isinstance(profile[section], dict) else {}
         folds = given.get("folds", list(FOLDS))
-        if not isinstance(folds, list) or not folds or not set(folds) <= set(FOLDS) or len(set(folds)) < len(folds):
+        known = isinstance(folds, list) and folds and all(type(fold) is int and fold in FOLDS for fold in folds)
+        if not known or len(set(folds)) < len(folds):
             where = f"{section}, " if section else ""
             faults.append(f"{where}folds is {folds!r}; expected a list of different numbers from 1 to 5")
     if type(profile["seed"]) is not int:
@@ -77,6 +81,11 @@ def read_profile(path):
     sections = {name: profile[name] for name in sorted(found & {*TASKS, *STUDIES})}
     if isinstance(trials := profile.get("trials", {}), dict):
         sections |= {f"trials, {name}": given for name, given in trials.items()}
+        faults += [
+            f"trials, {name!r}: expected a name of letters, digits, _ and -, as of a folder"
+            for name in trials
+            if not re.fullmatch(r"[\w-]+", str(name))
+        ]
     else:
         faults.append(f"trials is {trials!r}; expected names, with parameters for each")
     swept = profile["sweep"] if isinstance(profile.get("sweep"), dict) else {}
@@ -90,15 +99,27 @@ def read_profile(path):
     return profile
 
 
+def _values(profile):
+    """How many values a profile holds, up to LARGEST_PROFILE: those that refer to others can be any number."""
+    waiting, count = [profile], 0
+    while waiting and count <= LARGEST_PROFILE:
+        one = waiting.pop()
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else []
+        count += 1
+    return count
+
+
 def run_name(profile_path, about):
     """Name of a run: profile and data, such as quick-phantom, quick-figshare, or quick-FOLDER for a reader's own.
 
     A run of a PUBLISHED profile on the data that it was published for has the profile's name alone; figshare's own
-    16-bit files are other data, and get results of their own.
+    16-bit files are other data, and get results of their own. In a folder's name what is no letter or digit becomes a
+    hyphen: Snakemake puts the run's path, as it is, into commands for a shell, and takes {} for a wildcard.
     """
     if Path(profile_path).stem in PUBLISHED and (about["kind"], about["slices"]) == ("figshare-jpeg", 3064):
         return Path(profile_path).stem
-    kind = {"figshare-jpeg": "figshare", "folder": Path(about["source"]).name}.get(about["kind"], about["kind"])
+    folder = re.sub(r"[^\w.-]+", "-", Path(about["source"]).name)
+    kind = {"figshare-jpeg": "figshare", "folder": folder}.get(about["kind"], about["kind"])
     return f"{Path(profile_path).stem}-{kind}"
 
 

@@ -7,12 +7,22 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from braintumor.errors import FullDiskError
 from braintumor.processes import claim, release
 
 ROOT = Path(__file__).resolve().parents[2]  # the project: notebooks/, config/, results/, data/
+
+
+@contextmanager
+def mapped(path):
+    """Yield the bytes of a file, mapped into memory and to be read like a file: no read takes memory beyond its end,
+    however many bytes a header declares. Raises ValueError if it is empty.
+    """
+    with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        yield content
 
 
 @contextmanager
@@ -27,7 +37,7 @@ def atomic(path):
     like = path.parent.glob("*.h5") if path.suffix == ".h5" else ()
     with room_for(path, max((file.stat().st_size for file in like), default=0)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix="".join(path.suffixes), dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix="".join(path.suffixes[-2:]), dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -19,10 +19,17 @@ import PIL.Image
 import PIL.ImageOps
 import pydicom
 from nibabel.affines import voxel_sizes
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGTransferSyntaxes,
+)
 
 from braintumor.dataset import LARGEST_SIDE, SPACING_MM, Source, intensity_fault, read_slice, squared
 from braintumor.errors import ChoiceError, DatasetError, in_short, printable
+from braintumor.files import mapped
 
 UNKNOWN = (
     "is of no known kind; expected figshare's .mat (MATLAB v7.3), PNG, JPEG, TIFF, NumPy .npy, DICOM or NIfTI: "
@@ -30,20 +37,23 @@ UNKNOWN = (
 )
 SUFFIXES = (".mat", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".nii", ".nii.gz")
 LARGEST_VOLUME = 512**3  # voxels: a slice across the first axis may need all of them decompressed
+MOST_PAGES = 2000  # of a TIFF file: Pillow takes a time that grows with their square
+MOST_SCANS = 100  # of a JPEG image, as libtiff allows: each of them is drawn over the whole image
 LARGEST_HEADER = 2**24  # bytes before a volume's voxels; headers hold notes of any length, and may be compressed
 TINT = 8  # levels of 255 by which a gray image's channels may differ after JPEG's rounding
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B")  # Pillow's modes with more than 8 bits a pixel; all are gray
 PHOTOMETRIC, ORIENTATION = 262, 274  # numbers of TIFF's tags
+PIL.Image.MAX_IMAGE_PIXELS = LARGEST_SIDE**2  # also of an image inside a DICOM file, whatever the file declares
 
 
 @dataclass(frozen=True)
 class Image:
     """One upright slice.
 
-    `name` is the file's name, with the slice's number where one was chosen; `pixels` (rows, columns) numeric as stored,
-    finite and not all the same; `spacing_mm` the distance of (rows, columns), None where the file does not say; `color`
-    whether its channels really differed before they became gray. Of a figshare slice also `patient`, `label` (1 to 3)
-    and `mask` (rows, columns) bool; None for all others: a DICOM file's patient is not kept.
+    `name` is the file's name, printable, with the slice's number where one was chosen; `pixels` (rows, columns) numeric
+    as stored, finite and not all the same; `spacing_mm` the distance of (rows, columns), None where the file does not
+    say; `color` whether its channels really differed before they became gray. Of a figshare slice also `patient`,
+    `label` (1 to 3) and `mask` (rows, columns) bool; None for all others: a DICOM file's patient is not kept.
     """
 
     name: str
@@ -83,7 +93,7 @@ def read(path, slice_number=None):
         reader = _reader(path)
         if reader is not read_slice:
             pixels, spacing, color = reader(path, slice_number)
-            name = path.name if slice_number is None else f"{path.name}, slice {slice_number}"
+            name = printable(path.name) + ("" if slice_number is None else f", slice {slice_number}")
             return Image(name, _checked(pixels), spacing, color)
         _index(1, "slice", slice_number)
     except DatasetError as error:
@@ -91,7 +101,7 @@ def read(path, slice_number=None):
         raise error from None
     one = read_slice(Source(0, path))
     spacing = SPACING_MM * 512 / len(one.image)
-    return Image(path.name, one.image, (spacing, spacing), patient=one.pid, label=one.label, mask=one.mask)
+    return Image(printable(path.name), one.image, (spacing, spacing), patient=one.pid, label=one.label, mask=one.mask)
 
 
 def find(paths):
@@ -234,15 +244,17 @@ def picture(path, slice_number=None):
     name the file, if it cannot be read, has several pages and none is chosen, or is not of 16 to LARGEST_SIDE pixels a
     side.
     """
-    with _reading("an image"):
+    with _reading("an image"), mapped(path) as content:
         try:
-            opened = PIL.Image.open(path, formats=("PNG", "JPEG", "TIFF"))
+            opened = PIL.Image.open(content, formats=("PNG", "JPEG", "TIFF"))
         except PIL.Image.DecompressionBombError:
             raise DatasetError(f"declares too many pixels; expected a slice of 16 to {LARGEST_SIDE} a side") from None
         with opened:
-            pages = opened.n_frames if opened.format == "TIFF" else 1  # a phone's JPEG may hold a preview too
+            pages = _pages(opened) if opened.format == "TIFF" else 1  # a phone's JPEG may hold a preview too
             opened.seek(_index(pages, "page", slice_number))
             _refuse_size(opened.height, opened.width)
+            if opened.format in ("JPEG", "MPO"):
+                _refuse_scans(content)
             if opened.mode not in DEEP and any(";16" in str(tile.args) for tile in opened.tile):
                 raise DatasetError(
                     "has 16 bits a channel in color or with transparency, of which only 8 could be read; "
@@ -256,6 +268,21 @@ def picture(path, slice_number=None):
             turned_over = opened.mode in DEEP and tags.get(PHOTOMETRIC) == 0  # white is zero
             pixels, color = _gray(PIL.ImageOps.exif_transpose(opened))
             return _inverted(pixels) if turned_over else pixels, None, color
+
+
+def _pages(tiff):
+    """How many pages a TIFF file has; not by n_frames, which would count any number of them."""
+    try:
+        for page in range(1, MOST_PAGES + 1):
+            tiff.seek(page)
+    except EOFError:
+        return page
+    raise DatasetError(f"has over {MOST_PAGES} pages; expected one or some: save the slice by itself")
+
+
+def _refuse_scans(jpeg):
+    if len(re.findall(rb"\xff\xda", jpeg)) > MOST_SCANS:
+        raise DatasetError(f"draws its image in over {MOST_SCANS} passes; expected a JPEG of some ten: save it anew")
 
 
 def _gray(image):
@@ -272,11 +299,14 @@ def _gray(image):
 
 def _numpy(path, slice_number):
     with _reading("a NumPy array"):
-        with path.open("rb") as file:
+        with mapped(path) as file:
             header = np.lib.format
             version = header.read_magic(file)
             read_header = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
-            shape, _, dtype = read_header(file)
+            try:
+                shape, _, dtype = read_header(file)
+            except Exception:  # NumPy's words advise to trust the file
+                raise DatasetError("has a damaged header; expected shape and kind of numbers: save it anew") from None
         if dtype.hasobject:
             raise DatasetError("holds Python objects, which could run code; expected numbers: save an array of them")
         if len(shape) != 2:
@@ -323,26 +353,34 @@ def _slice_axis(shape, sizes):
 
 
 def _dicom(path, slice_number):
-    with _reading("DICOM"):
+    with _reading("DICOM"), mapped(path) as content:
         try:
-            syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+            read_preamble(content, force=False)
+            meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
+            syntax = meta.get("TransferSyntaxUID")
         except pydicom.errors.InvalidDicomError:  # no preamble, and so not compressed
             syntax = None
         if syntax and not _decodable(syntax):
             raise DatasetError(
-                f"is compressed as {syntax.name}, which cannot be decoded here; expected uncompressed pixels: "
-                f"export it as {ExplicitVRLittleEndian.name}"
+                f"is compressed as {in_short(syntax.name)}, which cannot be decoded here; expected uncompressed "
+                f"pixels: export it as {ExplicitVRLittleEndian.name}"
             )
-        dataset = pydicom.dcmread(path, force=True)
-        if not (content := dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")):
+        content.seek(0)
+        dataset = pydicom.dcmread(content, force=True)
+        if not (kind := dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")):
             raise DatasetError(UNKNOWN)
         if "Rows" not in dataset:
-            raise DatasetError(f"holds no pixels ({content.name}); expected an MR image: give the file of a slice")
+            raise DatasetError(
+                f"holds no pixels ({in_short(kind.name)}); expected an MR image: give the file of a slice"
+            )
         _refuse_size(dataset.Rows, dataset.Columns)
         colors = dataset.PhotometricInterpretation
         if not colors.startswith(("MONOCHROME", "RGB", "YBR")):
-            raise DatasetError(f"has colors of kind {colors}; expected MONOCHROME2: export it in gray")
-        frame = _index(int(dataset.get("NumberOfFrames") or 1), "frame", slice_number)
+            raise DatasetError(f"has colors of kind {in_short(colors)}; expected MONOCHROME2: export it in gray")
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        frame = _index(frames, "frame", slice_number)
+        if syntax in JPEGTransferSyntaxes:
+            _refuse_scans(pydicom.encaps.get_frame(dataset.PixelData, frame, number_of_frames=frames))
         if not syntax:
             implicit, _ = dataset.original_encoding
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian

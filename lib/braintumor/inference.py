@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from braintumor import images, metrics, ood
 from braintumor.dataset import LABELS, scaled
-from braintumor.errors import DatasetError
+from braintumor.errors import DatasetError, in_short
 from braintumor.evaluate import gather
 from braintumor.files import ROOT
 from braintumor.models import cut_out, grown, head_box, put_back
 from braintumor.pipeline import as_input
-from braintumor.predict import PUBLISHED, dice_mask
+from braintumor.predict import PUBLISHED, dice_mask, load_network
 from braintumor.splits import FOLDS
 
 ZOOMS = (0.8, 1.0, 1.2)  # of one network's mask, as in notebook 08
@@ -93,11 +93,18 @@ class Networks:
             for path in (network, reference):
                 if not path.exists():
                     raise DatasetError(f"{path}: is not there; `git checkout {folder}` brings the published ones back")
-            with np.load(reference, allow_pickle=False) as file:
-                self.references.append(dict(file))
-            if str(self.references[-1]["network"]) != sha256(network):
+            try:
+                with np.load(reference, allow_pickle=False) as file:
+                    self.references.append(dict(file))
+                belongs_to = str(self.references[-1]["network"])
+            except Exception as error:  # NumPy answers a damaged file with half a dozen exception types
+                raise DatasetError(
+                    f"{reference}: cannot be read as arrays of numbers ({in_short(error)}); `git checkout {folder}` "
+                    "brings the published one back"
+                ) from None
+            if belongs_to != sha256(network):
                 raise DatasetError(f"{reference}: belongs to another {network.name}; make both by publish_models.py")
-            members.append(keras.models.load_model(network, compile=False))
+            members.append(load_network(network))
         # a mask of one network is made as the published scores were; several are views enough
         self.model = ensemble(members, ZOOMS if len(members) == 1 else (1.0,))
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from braintumor import metrics
 from braintumor.dataset import open_data, scaled
-from braintumor.errors import DatasetError
+from braintumor.errors import DatasetError, in_short
 from braintumor.evaluate import gather
 from braintumor.files import ROOT
 from braintumor.pipeline import as_input
@@ -17,8 +17,23 @@ from braintumor.pipeline import as_input
 PUBLISHED = "results/full"  # the run whose networks are in models/
 
 
+def load_network(path):
+    """A network from a .keras file, not compiled. Code that the file holds is not run.
+
+    Raises DatasetError, naming the file, if it is not there, is damaged, or would need code of its own: a Lambda layer,
+    a class or function from elsewhere, anything pickled.
+    """
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras answers with half a dozen exception types
+        raise DatasetError(
+            f"{path}: cannot be loaded as a network, and code that it may hold is not run ({in_short(error)}); "
+            "get the file again, or train its fold anew"
+        ) from None
+
+
 def load_models(run, task, folds):
-    """The networks of some folds of a run's task ("classify" or "segment"), loaded without running foreign code.
+    """The networks of some folds of a run's task ("classify" or "segment"), as `load_network` loads them.
 
     Of a network for both tasks, the answer to this one. A fold of the published run that was not trained here has its
     network in models/.
@@ -28,7 +43,7 @@ def load_models(run, task, folds):
         path = ROOT / Path(run) / task / f"fold-{fold}" / "model.keras"
         if ROOT / Path(run) == ROOT / PUBLISHED and not path.exists():
             path = ROOT / "models" / f"fold-{fold}.keras"
-        model = keras.models.load_model(path, compile=False)
+        model = load_network(path)
         output = getattr(model, "output", None)  # a loaded Sequential has none before it is asked
         models.append(keras.Model(model.input, output[task]) if isinstance(output, dict) else model)
     return models

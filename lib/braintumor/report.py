@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import os
 
 import matplotlib
 import numpy as np
@@ -14,6 +15,8 @@ from braintumor.figures import CLASS_COLORS, TRUE_POSITIVE
 from braintumor.files import atomic
 
 NOTICE = "For research and teaching. Not a medical device: do not use it for any decision about a person."
+
+LONGEST_STEM = 180  # bytes
 
 
 def gray(answer):
@@ -71,13 +74,17 @@ def line(answer):
 
 
 def stems(paths):
-    """Names for what is written of `paths`, all different: {path: its file name, numbered where it must be}."""
+    """Names for what is written of `paths`, all different: {path: its file name, numbered where it must be}.
+
+    So much of a long one that there is room for more within the 255 bytes of a name.
+    """
     given, taken = {}, set()
     for path in paths:
-        number, name = 1, path.name
+        own = os.fsencode(path.name)[:LONGEST_STEM].decode(errors="ignore")
+        number, name = 1, own
         while name in taken:
             number += 1
-            name = f"{path.name}-{number}"
+            name = f"{own}-{number}"
         taken.add(name)
         given[path] = name
     return given
