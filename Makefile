@@ -9,7 +9,7 @@ SEED ?= 1
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book app test fuzz lint bench chaos memory cluster-test lock clean
+.PHONY: help book app test fuzz lint bench chaos threads memory cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte
 
 cluster-test: .venv/done  ## a sweep on a SLURM of two nodes, one of which is lost (Debian, as root)
 	$(BIN)/python tests/cluster/run.py
+
+threads: .venv/done  ## measure how far a training depends on the number of threads
+	$(BIN)/python tests/threads.py
 
 memory: .venv/done  ## measure the memory of preparing DATA, and gather that of training
 	$(BIN)/python tests/memory.py "$(DATA)"

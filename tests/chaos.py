@@ -220,7 +220,7 @@ def one_pass(project, stages, ways, draw, whole, stays):
 
 
 def main(seed):
-    draw, began = random.Random(seed), datetime.now(UTC)
+    draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         project = Path(scratch).resolve() / "project"
         copy_of_project(project)
@@ -233,11 +233,11 @@ def main(seed):
     kills = table["stopped by"].str.startswith("kill ")
     record = {
         "seed": seed,
-        "date": f"{began:%Y-%m-%d %H:%M UTC}",
+        "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}",
         "kills": int(kills.sum()),
         "stopped by Ctrl-C or SIGTERM": int((~kills & table["stopped by"].ne("")).sum()),
         "runs continued to the end": int(table["stage"].eq("the end").sum()),
-        "tables compared with the undisturbed run's": int(table["tables"].sum()),
+        "tables compared": int(table["tables"].sum()),
         "tables equal byte for byte": int(table["equal"].sum()),
         "most epochs repeated after a stop": int(table["epochs repeated"].max()),
         "faults": int(table["fault"].ne("").sum()),

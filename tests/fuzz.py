@@ -28,7 +28,7 @@ import traceback
 import warnings
 import zlib
 from contextlib import suppress
-from datetime import date
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -840,7 +840,7 @@ def main():
             ROOT / "results/tested/fuzz.json",
             {
                 "seed": args.seed,
-                "finished": str(date.today()),
+                "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}",
                 "git": about["git"],
                 "memory_mb": MEMORY >> 20,
                 "seconds_an_input": SECONDS,

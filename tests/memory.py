@@ -74,7 +74,7 @@ def main(folder, results):
     with atomic(ROOT / "results/tested/memory.csv") as path:
         table.to_csv(path, index=False)
     over = table[table["peak MB"] > table["limit MB"].fillna(table["peak MB"])]
-    record = {"date": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}", "over its limit": len(over)}
+    record = {"finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}", "over its limit": len(over)}
     write_json(ROOT / "results/tested/memory.json", record | machine(threads=0))
     return 1 if len(over) else 0
 

@@ -233,8 +233,9 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, tmp_path,
         "09_published",
         "10_failures",
         "11_trust",
+        "12_scale",
+        "15_tested",
     }  # of committed tables
-    expected |= {"12_scale"} if (ROOT / "results/tested/cluster.json").exists() else set()
     assert set(first) == expected | {"classify", "segment"}
     assert json.loads((results / "scores.json").read_text())["classify"]
 
