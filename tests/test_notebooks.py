@@ -66,6 +66,14 @@ def test_measure_shows_that_an_interval_over_slices_promises_too_much(tmp_path):
     assert slices < patients
 
 
+def test_edition_names_the_runs_behind_its_numbers(tmp_path):
+    record = json.loads((ROOT / "results/full/classify/fold-1/run.json").read_text())
+    said = shown(execute("16_edition", tmp_path / "16.ipynb", runs=["results/full"]))
+    assert record["digest"][:12] in said and record["git"]["commit"][:10] in said
+    with pytest.raises(PapermillExecutionError, match="results/none: holds no run.json"):
+        execute("16_edition", tmp_path / "none.ipynb", runs=["results/full", "results/none"])
+
+
 def test_explore(phantom_folder, tmp_path):
     notebook = execute("01_explore", tmp_path / "01.ipynb", data=str(phantom_folder), image_size=64)
     assert "phantom" in str(notebook.cells)

@@ -158,7 +158,7 @@ def run_line(record):
     return Markdown(
         f"*This page's numbers: run `{record['digest'][:12]}`, {given['protocol']} split, {_what(record)}, "
         f"seed {given['seed']}, {took} on {where}, Keras {record['packages']['keras']}, "
-        f"commit `{_commit(record)}`, {record['finished']}{note}.*"
+        f"commit `{commit(record)}`, {record['finished']}{note}.*"
     )
 
 
@@ -182,7 +182,7 @@ def run_table(records):
         runs = ", ".join(f"`{record['digest'][:12]}`" for record in several)
         memory, first = max(record["peak_memory_mb"] for record in several), several[0]
         lines.append(
-            f"| {what} | {runs} | {first['epochs']} | {seconds / 60:.1f} | {memory:,} | `{_commit(first)}` "
+            f"| {what} | {runs} | {first['epochs']} | {seconds / 60:.1f} | {memory:,} | `{commit(first)}` "
             f"| {finished.removesuffix(' UTC')} |"
         )
     split, seed = (shared(record["parameters"][name] for record in records) for name in ("protocol", "seed"))
@@ -198,9 +198,10 @@ def _what(record):
     return given["part"] if "part" in given else f"tested on fold {given['fold']}"
 
 
-def _commit(record):
-    commit, clean = record["git"]["commit"], record["git"]["clean"]
-    return commit[:10] + ("" if clean else " and changes") if commit else "not from git"
+def commit(record):
+    """The code of a run.json, or of `machine`, in a few characters."""
+    full, clean = record["git"]["commit"], record["git"]["clean"]
+    return full[:10] + ("" if clean else " and changes") if full else "not from git"
 
 
 def _counted(number, what):
