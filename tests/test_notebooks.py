@@ -150,17 +150,13 @@ def test_network_of_both_tasks_answers_alike_for_a_slice_and_its_mirror_image(tr
     assert {layer.compute_dtype for layer in classifier.layers} == {"float32"}
 
 
-def test_settings_are_chosen_without_a_look_at_the_test_fold(phantom_folder, tmp_path):
+@pytest.mark.parametrize("task, network", [("segment", "original"), ("classify", "residual")])
+def test_settings_are_chosen_without_a_look_at_the_test_fold(phantom_folder, tmp_path, task, network):
     parameters = {"data": str(phantom_folder), "results": str(tmp_path), "epochs": 1, "threads": 1, "filters": 8}
-    parameters |= {
-        "scored": "validation",
-        "tasks": ["segment"],
-        "network": "original",
-        "tried": str(tmp_path / "t.csv"),
-    }
+    parameters |= {"scored": "validation", "tasks": [task], "network": network, "tried": str(tmp_path / "t.csv")}
     execute("08_both", tmp_path / "08.ipynb", **parameters)
-    assert not (tmp_path / "classify").exists()
-    table, validation = (pd.read_csv(tmp_path / f"segment/fold-1/{name}.csv") for name in ("predictions", "validation"))
+    assert [path.parent.parent.name for path in tmp_path.rglob("run.json")] == [task]
+    table, validation = (pd.read_csv(tmp_path / f"{task}/fold-1/{name}.csv") for name in ("predictions", "validation"))
     assert table.equals(validation) and pd.read_csv(tmp_path / "t.csv")["part"].tolist() == ["validation"]
 
 
