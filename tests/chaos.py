@@ -192,7 +192,7 @@ def stop(project, stage, wait, way, whole):
         faults += ["a lock is left"] if (project / STAGES["starting"]).exists() else []
     if "no clear sentence" in faults:
         print(output)
-    return shown(found, seconds, way, kept, max(repeated.values()), len(there), equal, faults)
+    return shown(found, seconds, None if ended else way, kept, max(repeated.values()), len(there), equal, faults)
 
 
 def shown(stage, seconds, way, kept, repeated, there, equal, faults):
@@ -204,11 +204,21 @@ def shown(stage, seconds, way, kept, repeated, there, equal, faults):
     return row
 
 
-def one_pass(project, stages, ways, draw, whole, stays):
-    """One run that is stopped in each of `stages` and then left alone: a row for each stop, and one for the end."""
+def from_nothing(project):
     for folder in ("results", "book/runs", "data/prepared", "_build", ".snakemake"):
         shutil.rmtree(project / folder, ignore_errors=True)
-    rows = [stop(project, stage, draw.uniform(0, stays[stage]), draw.choice(ways), whole) for stage in stages]
+
+
+def one_pass(project, stages, ways, draw, whole, stays):
+    """One run that is stopped in each of `stages` and then left alone: a row for each stop, and one for the end."""
+    from_nothing(project)
+    rows = []
+    for stage in stages:
+        wait, way = draw.uniform(0, stays[stage]), draw.choice(ways)
+        rows.append(stop(project, stage, wait, way, whole))
+        if not rows[-1]["stopped by"]:  # it had come to its end: once more, from the start
+            from_nothing(project)
+            rows.append(stop(project, stage, wait, way, whole))
     last = Attempt(project)
     code, there, kept = last.process.wait(), tables(project), kept_epochs(project)
     equal = sum(content == whole[path] for path, content in there.items())

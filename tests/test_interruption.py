@@ -1,11 +1,13 @@
 """A training that is killed at random moments, finds its disk full, or has fewer threads ends as one left alone."""
 
+import errno
 import random
 import re
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from multiprocessing import get_context
 
 import keras
@@ -22,12 +24,20 @@ from braintumor.training import FoldRun, read_table
 KILLS, EPOCHS = 20, 8
 
 
+@contextmanager
+def full_disk_as_exit_code():
+    try:
+        yield
+    except FullDiskError:
+        sys.exit(errno.ENOSPC)
+
+
 def train_in_a_process_of_its_own(root, folder, threads):
     """What a kernel does, with the smallest network that has a state beside its weights; it speaks to said.txt."""
     provenance.ROOT = training.ROOT = root
     prepared = open_prepared(folder)
     images, labels = prepared.images, prepared.index["label"].to_numpy() - 1
-    with open(root / "said.txt", "a", buffering=1) as sys.stdout:
+    with full_disk_as_exit_code(), open(root / "said.txt", "a", buffering=1) as sys.stdout:
         run = FoldRun("tiny", PARAMETERS | {"results": "results/classify"}, prepared)
         training.start(0, threads)
         parts = [keras.layers.Flatten(), keras.layers.Dropout(0.3), keras.layers.Dense(3, activation="softmax")]
@@ -154,3 +164,22 @@ def test_preparing_on_a_full_disk_ends_in_a_sentence_and_loses_nothing(phantom_f
     assert files_of(disk) == before
     small_disk(8000)
     prepare(phantom_folder, disk / "64", 64, workers=1, progress=False)
+
+
+def test_training_on_a_full_disk_stops_in_words_and_goes_on_from_there(start, undisturbed, small_disk):
+    disk = small_disk(8000)
+    write_notebook(disk)
+    process = start(disk)
+    said, other = disk / "said.txt", disk / "other.bin"
+    while process.is_alive() and not (said.exists() and re.search("epoch +2/", said.read_text())):
+        time.sleep(0.002)
+    other.write_bytes(bytes(shutil.disk_usage(disk).free - 8192))
+    process.join()
+    assert process.exitcode == errno.ENOSPC  # not a crash: HDF5 has those on full disks
+    kept = [path.name for path in disk.glob("results/classify/.fold-1-*/*") if path.is_file()]
+    assert re.search(r"epoch-\d.weights.h5 .*history.csv", " ".join(sorted(kept)))
+    assert not any(name.startswith(".") for name in kept)
+    other.unlink()
+    start(disk).join()
+    content = (disk / "results/classify/fold-1/predictions.csv").read_bytes()
+    assert content == (undisturbed[0] / "predictions.csv").read_bytes()
