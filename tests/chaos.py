@@ -19,13 +19,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import psutil
+from tested import keep
 
-from braintumor.files import ROOT, atomic, write_json
+from braintumor.files import ROOT
 from braintumor.phantom import write_phantom
 from braintumor.processes import left_over
 from braintumor.provenance import machine
@@ -243,7 +243,6 @@ def main(seed):
     kills = table["stopped by"].str.startswith("kill ")
     record = {
         "seed": seed,
-        "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}",
         "kills": int(kills.sum()),
         "stopped by Ctrl-C or SIGTERM": int((~kills & table["stopped by"].ne("")).sum()),
         "runs continued to the end": int(table["stage"].eq("the end").sum()),
@@ -253,9 +252,7 @@ def main(seed):
         "faults": int(table["fault"].ne("").sum()),
     }
     print(*(f"{name}: {value}" for name, value in record.items()), sep="\n")
-    with atomic(ROOT / "results/tested/chaos.csv") as path:
-        table.to_csv(path, index=False)
-    write_json(ROOT / "results/tested/chaos.json", record | machine(threads=1))
+    keep("chaos", table, record | machine(threads=1))
     return 1 if record["faults"] else 0
 
 

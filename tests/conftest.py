@@ -34,6 +34,20 @@ def deterministic():
     training.start(seed=0, threads=2)
 
 
+@pytest.fixture
+def only_pages(monkeypatch):
+    """only_pages(paths): a run makes these pages and what they need, not those of committed results, which take
+    minutes.
+    """
+    from braintumor import execution
+
+    def narrow(pages):
+        targets, call = [page.relative_to(execution.ROOT) for page in pages], execution._call
+        monkeypatch.setattr(execution, "_call", lambda command: call([*command[:3], *targets, *command[3:]]))
+
+    return narrow
+
+
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
     """Opens a window of some width without a screen: `with chromium(390) as browser`; skips where there is none."""

@@ -16,7 +16,6 @@ import io
 import json
 import math
 import os
-import platform
 import random
 import resource
 import signal
@@ -28,7 +27,6 @@ import traceback
 import warnings
 import zlib
 from contextlib import suppress
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -52,12 +50,13 @@ from pydicom.uid import (
     RLELossless,
 )
 from test_images import GRAY, PIXELS, RAS, SIDE, STANDARD, WIDE, as_volume, dicom, png
+from tested import keep
 from tqdm import tqdm
 
 from braintumor import images
 from braintumor.dataset import LARGEST_SIDE, PLANES, Slice, find_slices, read_cvind, read_slice, scaled
 from braintumor.errors import DatasetError
-from braintumor.files import ROOT, atomic, write_json
+from braintumor.files import ROOT
 from braintumor.phantom import write_cvind, write_slice
 from braintumor.provenance import machine
 
@@ -833,22 +832,17 @@ def main():
     table = table_of(rows)
     print(table.to_string(index=False))
     if args.share == 1 and args.only == list(COUNTS):
-        with atomic(ROOT / "results/tested/fuzz.csv") as path:
-            table.to_csv(path, index=False)
         about = machine(1)
-        write_json(
-            ROOT / "results/tested/fuzz.json",
-            {
-                "seed": args.seed,
-                "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}",
-                "git": about["git"],
-                "memory_mb": MEMORY >> 20,
-                "seconds_an_input": SECONDS,
-                "packages": {name: version(name) for name in PACKAGES},
-                "python": platform.python_version(),
-                "processor": about["processor"],
-            },
-        )
+        record = {
+            "seed": args.seed,
+            "git": about["git"],
+            "memory_mb": MEMORY >> 20,
+            "seconds_an_input": SECONDS,
+            "packages": {name: version(name) for name in PACKAGES},
+            "python": about["python"],
+            "processor": about["processor"],
+        }
+        keep("fuzz", table, record)
     return int(table["findings"].sum() > 0)
 
 

@@ -11,14 +11,14 @@ import json
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import psutil
+from tested import keep
 
 from braintumor.dataset import open_prepared
-from braintumor.files import ROOT, atomic, write_json
+from braintumor.files import ROOT
 from braintumor.provenance import machine
 
 LIMITS_MB = {128: 3000, 256: 6000}  # by pixels a side
@@ -71,11 +71,8 @@ def main(folder, results):
     table = pd.DataFrame(rows, columns=["what", "pixels", "slices", "measured", "peak MB"])
     table["limit MB"] = table["pixels"].map(LIMITS_MB).astype("Int64")
     print(table.to_string(index=False))
-    with atomic(ROOT / "results/tested/memory.csv") as path:
-        table.to_csv(path, index=False)
     over = table[table["peak MB"] > table["limit MB"].fillna(table["peak MB"])]
-    record = {"finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}", "over its limit": len(over)}
-    write_json(ROOT / "results/tested/memory.json", record | machine(threads=0))
+    keep("memory", table, {"over its limit": len(over)} | machine(threads=0))
     return 1 if len(over) else 0
 
 

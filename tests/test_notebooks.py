@@ -74,6 +74,24 @@ def test_edition_names_the_runs_behind_its_numbers(tmp_path):
         execute("16_edition", tmp_path / "none.ipynb", runs=["results/full", "results/none"])
 
 
+def test_page_of_what_was_tested_shows_the_figures_of_each_command(tmp_path):
+    for name in ("fuzz", "memory", "threads"):
+        for suffix in ("csv", "json"):
+            shutil.copy(ROOT / f"results/tested/{name}.{suffix}", tmp_path)
+    record = json.loads((tmp_path / "memory.json").read_text())
+    stops = {"stage": ["in an epoch", "the end"], "stopped by": ["kill a kernel", ""], "epochs repeated": [1, 0]}
+    pd.DataFrame(stops | {"tables": [1, 2], "equal": [1, 2]}).to_csv(tmp_path / "chaos.csv", index=False)
+    chaos = {"kills": 17, "stopped by Ctrl-C or SIGTERM": 3, "runs continued to the end": 4, "tables compared": 39}
+    chaos |= {"tables equal byte for byte": 38, "most epochs repeated after a stop": 1, "faults": 2}
+    (tmp_path / "chaos.json").write_text(json.dumps(record | chaos))
+    cluster = {"jobs": 24, "nodes": 2, "nodes lost": 1, "jobs rescheduled": 1, "tables": 20, "tables equal": 20}
+    (tmp_path / "cluster.json").write_text(json.dumps(record | cluster))
+    pd.DataFrame({"job": [1]}).to_csv(tmp_path / "cluster.csv", index=False)
+    said = shown(execute("15_tested", tmp_path / "15.ipynb", tested=str(tmp_path)))
+    for words in ("**17** kills", "**38 of 39** tables", "2 faults", "**28,000** files", "**24** jobs on 2 nodes"):
+        assert words in said
+
+
 def test_explore(phantom_folder, tmp_path):
     notebook = execute("01_explore", tmp_path / "01.ipynb", data=str(phantom_folder), image_size=64)
     assert "phantom" in str(notebook.cells)

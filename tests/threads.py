@@ -9,25 +9,26 @@ threads.json. Exits with 1 if the same number of threads gave other predictions.
 
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tested import keep
 
-from braintumor.dataset import LABELS
 from braintumor.execution import execute_apart, fold_parameters, read_profile
-from braintumor.files import ROOT, atomic, write_json
+from braintumor.files import ROOT
+from braintumor.metrics import PROBABILITIES
 from braintumor.provenance import machine
 
 THREADS = (1, 2, 2, 4)
-CLASSES = [f"p{label}" for label in LABELS]
+PROFILE = read_profile(ROOT / "config/quick.yaml")
+SAME = "same bytes as with as many threads before"
 
 
 def trained(folder, threads):
-    """The predictions of one training: the file's bytes, and the table."""
-    profile = read_profile(ROOT / "config/quick.yaml") | {"data": "phantom", "name": ""}
-    given = fold_parameters(profile, "classify", 1) | {"threads": threads, "results": str(folder)}
+    """The file of predictions of one training, as bytes and as a table."""
+    given = fold_parameters(PROFILE | {"data": "phantom", "name": ""}, "classify", 1)
+    given |= {"threads": threads, "results": str(folder)}
     notebook, page, partial = ROOT / "notebooks/02_classify.ipynb", folder / "page.ipynb", folder / "partial.ipynb"
     execute_apart(str(notebook), str(page), str(partial), given)
     path = folder / "fold-1/predictions.csv"
@@ -36,13 +37,13 @@ def trained(folder, threads):
 
 def main():
     with tempfile.TemporaryDirectory() as scratch:
-        folders = [Path(scratch) / str(number) for number in range(len(THREADS))]
-        runs = [trained(folder, threads) for folder, threads in zip(folders, THREADS, strict=True)]
-    of_one = runs[0][1][CLASSES].to_numpy()
-    rows = []
+        runs = [trained(Path(scratch) / str(number), threads) for number, threads in enumerate(THREADS)]
+    of_one, before, rows = runs[0][1][PROBABILITIES].to_numpy(), {}, []
     for threads, (content, table) in zip(THREADS, runs, strict=True):
-        values = table[CLASSES].to_numpy()
+        values = table[PROBABILITIES].to_numpy()
         away = np.abs(values - of_one)
+        same = ("yes" if before[threads] == content else "no") if threads in before else ""
+        before[threads] = content
         rows.append(
             {
                 "threads": threads,
@@ -51,19 +52,14 @@ def main():
                 "same class as with 1 thread": np.mean(values.argmax(1) == of_one.argmax(1)),
                 "mean difference of a probability": away.mean(),
                 "largest difference of a probability": away.max(),
-                "same bytes as with as many threads before": "",
+                SAME: same,
             }
         )
-        earlier = next(one for number, (one, _) in zip(THREADS, runs, strict=True) if number == threads)
-        if earlier is not content:
-            rows[-1]["same bytes as with as many threads before"] = "yes" if earlier == content else "no"
     shown = pd.DataFrame(rows).round(4)
     print(shown.T.to_string(header=False))
-    with atomic(ROOT / "results/tested/threads.csv") as path:
-        shown.to_csv(path, index=False)
-    record = {"finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}", "epochs": 30, "tried": len(THREADS)}
-    write_json(ROOT / "results/tested/threads.json", record | machine(threads=0))
-    return 1 if any(row["same bytes as with as many threads before"] == "no" for row in rows) else 0
+    record = {"epochs": PROFILE["classify"]["epochs"], "tried": len(THREADS)}
+    keep("threads", shown, record | machine(threads=0))
+    return int(shown[SAME].eq("no").any())
 
 
 if __name__ == "__main__":

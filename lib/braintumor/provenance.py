@@ -162,34 +162,42 @@ def run_line(record):
     )
 
 
+def trainings(records):
+    """The run.json dicts of each training: a list of lists, of one record or of the two of a network for both tasks."""
+    found = {}
+    for record in records:
+        given = record["parameters"]
+        which = record["notebook"], given.get("part"), given.get("fold"), record["finished"], record["seconds"]
+        found.setdefault(which, []).append(record)
+    return list(found.values())
+
+
 def run_table(records):
     """What made the numbers on a page of several runs: Markdown, a sentence of what they share and a row for each.
 
     The two records of a network for both tasks are one row. Of one run it is `run_line`.
     """
-    trained = {}
-    for record in records:
-        what = f"{record['notebook']}, {_what(record).replace('tested on ', '')}"
-        trained.setdefault((what, record["finished"], record["seconds"]), []).append(record)
-    if len(trained) == 1 and len(records) == 1:
+    if len(records) == 1:
         return run_line(records[0])
 
     def shared(values):
         return ", ".join(dict.fromkeys(map(str, values)))
 
     lines = ["| | run | epochs | minutes | MB | commit | finished |", "|---|---|--:|--:|--:|---|---|"]
-    for (what, finished, seconds), several in trained.items():
+    notes = []
+    for several in trainings(records):
         runs = ", ".join(f"`{record['digest'][:12]}`" for record in several)
         memory, first = max(record["peak_memory_mb"] for record in several), several[0]
+        what = f"{first['notebook']}, {_what(first).replace('tested on ', '')}"
         lines.append(
-            f"| {what} | {runs} | {first['epochs']} | {seconds / 60:.1f} | {memory:,} | `{commit(first)}` "
-            f"| {finished.removesuffix(' UTC')} |"
+            f"| {what} | {runs} | {first['epochs']} | {first['seconds'] / 60:.1f} | {memory:,} | `{commit(first)}` "
+            f"| {first['finished'].removesuffix(' UTC')} |"
         )
+        notes += [f"*{what}: {first['note']}.*\n"] if "note" in first else []
     split, seed = (shared(record["parameters"][name] for record in records) for name in ("protocol", "seed"))
     where = shared(f"{_counted(record['threads'], 'thread')} ({record['processor']})" for record in records)
     versions = shared(record["packages"]["keras"] for record in records)
     told = f"*This page's numbers: {split} split, seed {seed}, {where}, Keras {versions}.*"
-    notes = [f"*{what}: {several[0]['note']}.*\n" for (what, _, _), several in trained.items() if "note" in several[0]]
     return Markdown("\n".join([told, "", *lines, "", *notes]))
 
 

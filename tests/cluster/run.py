@@ -75,8 +75,7 @@ def main():
     for name in ("cluster", "alone"):
         clones[name] = folder / name
         subprocess.run(["git", "clone", "--quiet", ROOT, clones[name]], check=True)
-        for run in ("full", "leakage", "tested"):  # without them a run has no pages of committed results
-            shutil.rmtree(clones[name] / "results" / run, ignore_errors=True)
+        shutil.rmtree(clones[name] / "results")  # without it a run has no pages of committed results
     of = {name: value for name, value in machine(1).items() if name in ("git", "processor", "threads")}
     with slurm(folder / "slurm"):
         began = time.monotonic()
