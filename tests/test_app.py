@@ -178,6 +178,11 @@ def test_doubts_stand_before_the_class():
     assert 0 < shown.index("Do not believe this answer") < shown.index("It is a color image") < shown.index("Called")
 
 
+def test_status_which_is_read_aloud_says_not_to_believe_an_answer_that_is_doubted(page, told):
+    page.give("photo.png", png(np.stack([SLICE, SLICE.T[:40, :40].repeat(2, 1)[:, :48], SLICE // 2], axis=-1)))
+    assert page.status == "Do not believe this answer: photo.png is called glioma, 70.0%."
+
+
 def test_slice_of_the_dataset_is_answered_with_its_true_border(page, told):
     page.say(kind="row", file=3)
     assert "<h2>Slice 3</h2>" in page.answer and "True border" in page.answer and app.DRAWN in page.answer
@@ -364,7 +369,7 @@ def test_every_bad_file_gets_a_sentence_and_the_app_goes_on(window, tmp_path):
 def test_phantom_is_answered_and_its_report_downloaded(window, phantom_folder, tmp_path):
     pixels = images.read(phantom_folder / "1.mat").pixels
     Image.fromarray((pixels / pixels.max() * 255).astype(np.uint8)).save(tmp_path / "phantom.png")
-    give(window, tmp_path / "phantom.png", "Answered: phantom.png is called")
+    give(window, tmp_path / "phantom.png", "phantom.png is called")
     assert not text(window, "#error")
     window.execute_script("document.querySelector('#report').click()")
     saved = window.downloads / "phantom.png.html"
@@ -375,7 +380,7 @@ def test_phantom_is_answered_and_its_report_downloaded(window, phantom_folder, t
 def test_volume_of_many_messages_offers_its_slices(window, tmp_path):
     voxels = np.random.default_rng(0).integers(0, 900, (200, 200, 151), np.int16)  # 12 MB
     nibabel.Nifti1Image(voxels, np.diag([1, 1, 5, 1])).to_filename(tmp_path / "volume.nii")
-    give(window, tmp_path / "volume.nii", "Answered: volume.nii, slice 76 is called")
+    give(window, tmp_path / "volume.nii", "volume.nii, slice 76 is called")
     from selenium.webdriver.common.keys import Keys
 
     window.find_element("id", "number").send_keys(Keys.ARROW_RIGHT)
@@ -404,7 +409,7 @@ def test_keyboard_alone_leads_to_an_answer(window):
     press(Keys.TAB, Keys.TAB, Keys.TAB)
     file = focused()
     press(Keys.ENTER)
-    until(window, lambda: f"Answered: Slice {file} is called" in text(window, "#status"))
+    until(window, lambda: f"Slice {file} is called" in text(window, "#status"))
     assert "True border" in text(window, "#answer")
     assert window.execute_script("return getComputedStyle(document.activeElement).outlineStyle") != "none"
 

@@ -170,7 +170,8 @@ class App(anywidget.AnyWidget):
             return
         self._answered, self.answer = answered, shown
         called, share = LABELS[answered.label], answered.probabilities.max()
-        self.status = html.escape(f"Answered: {image.name} is called {called}, {share:.1%}.")
+        told = "Do not believe this answer" if answered.doubts else "Answered"  # the status is what is read aloud
+        self.status = html.escape(f"{told}: {image.name} is called {called}, {share:.1%}.")
         self.busy = False
 
     def _failed(self, words):
