@@ -325,6 +325,33 @@ def test_notebook_of_hours_ends_at_ctrl_c(tmp_path):
     kernel.wait(timeout=60)  # else TimeoutExpired: it lives on
 
 
+@pytest.mark.parametrize(
+    ("imported", "call"),
+    [("print('there', flush=True); time.sleep(60)", ""), ("", "print('there', flush=True); ends()")],
+)
+def test_command_in_a_process_of_its_own_ends_at_ctrl_c_without_a_traceback(imported, call):
+    ends = """
+import time
+def ends():
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print('in its own way')
+"""
+    code = """
+import contextlib, sys
+from braintumor.execution import _python
+with contextlib.suppress(KeyboardInterrupt):
+    _python(*sys.argv[1:])
+"""
+    command = [sys.executable, "-c", code, ends + imported, call]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert job.stdout.readline() == "there\n"
+    os.killpg(job.pid, signal.SIGINT)
+    out, error = job.communicate(timeout=60)
+    assert (out, error) == ("in its own way\n" if call else "", "")
+
+
 def test_contents_leave_out_missing_pages_and_lift_their_sections(tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "ROOT", tmp_path)
     for name in ("a.md", "c.ipynb"):

@@ -265,11 +265,13 @@ def run(profile_path, data, cores, cluster=None):
         path.write_text(yaml.safe_dump(profile, sort_keys=False))  # the order of a sweep is that of its runs
     where = ["--profile", cluster] if cluster else ["--cores", cores]
     command = ["-s", ROOT / "workflow" / "Snakefile", "--directory", ROOT, "--configfile", config, *where]
+    # in threads: each page has a process of its own already, and would wait for another Snakemake to be imported
+    command += ["--force-use-threads"]
     # no lock of Snakemake's: it would stay after kill -9, and `alone` has one
     command += ["--rerun-triggers", "mtime", "params", "--rerun-incomplete", "--quiet", "rules", "--nolock"]
     if stale := [page for one in combinations(profile).values() for page in stale_pages(one)]:
         command += ["--forcerun", *stale]
-    if _call([sys.executable, "-m", "snakemake", *command]):
+    if _python("from snakemake.cli import main", "main()", *command):
         raise SystemExit(
             f"The run {profile['name']} stopped, for the reason above; the same command goes on from here."
         )
@@ -280,8 +282,8 @@ def execute_apart(*arguments):
     """`execute`, with its arguments, in a process of its own: in one of Snakemake's threads Ctrl-C would wait for the
     notebook's end. Raises RuntimeError if it did not run to its end.
     """
-    code = "import json, sys; from braintumor.execution import execute; execute(*json.loads(sys.argv[1]))"
-    if _call([sys.executable, "-c", code, json.dumps(arguments)]):
+    imported = "import json, sys; from braintumor.execution import execute"
+    if _python(imported, "execute(*json.loads(sys.argv[1]))", json.dumps(arguments)):
         # not SystemExit: in one of Snakemake's threads that would leave it waiting for ever
         raise RuntimeError(f"{arguments[0]} did not run to its end")
 
@@ -297,7 +299,11 @@ def execute(notebook, page, partial, parameters):
         with room_for(Path(partial)):
             Path(partial).parent.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(
-                notebook, partial, parameters, cwd=ROOT, progress_bar=False, stdout_file=_Prefixed(Path(page).stem)
+                *(notebook, partial, parameters),
+                cwd=ROOT,
+                progress_bar=False,
+                stdout_file=_Prefixed(Path(page).stem),
+                extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which would tell of Ctrl-C by a traceback
             )
         with atomic(page) as path:
             shutil.copyfile(partial, path)
@@ -350,9 +356,9 @@ def build_book(profile):
     # built anew: a second build would keep quiet about warnings, and keep another run's pages
     out, html = ROOT / "_build" / "new", ROOT / "_build" / "html"
     shutil.rmtree(out, ignore_errors=True)
-    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command = [*jupyter_book, "build", ROOT, "--toc", table, "--path-output", out, "-W", "-n", "--keep-going", "-q"]
-    if _call(command) or not (out / "_build" / "html" / "index.html").exists():
+    command = ["build", ROOT, "--toc", table, "--path-output", out, "-W", "-n", "--keep-going", "-q"]
+    failed = _python("from jupyter_book.cli.main import main", "main()", *command)
+    if failed or not (out / "_build" / "html" / "index.html").exists():
         raise SystemExit("The book was not built: its warnings are above. The one before is kept.")
     shutil.rmtree(html, ignore_errors=True)  # not before the new one is whole
     (out / "_build" / "html").rename(html)
@@ -376,9 +382,14 @@ def _sweep_sections(profile):
     return sections
 
 
-def _call(command):
-    """Run a command and return its exit code; at Ctrl-C, which it is told too, it may end in its own way."""
-    process = subprocess.Popen(list(map(str, command)))
+def _python(imported, call, *arguments):
+    """Run Python's `call`, after what it needs `imported`, in a process of its own; returns its exit code.
+
+    Ctrl-C, which the process is told too, ends it without a word while it imports; later it may end in its own way.
+    """
+    quiet = "import signal; told = signal.signal(signal.SIGINT, signal.SIG_DFL)"
+    code = f"{quiet}\n{imported}\nsignal.signal(signal.SIGINT, told)\n{call}"
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)])
     try:
         return process.wait()
     except KeyboardInterrupt:
