@@ -152,6 +152,26 @@ def test_folder_that_a_killed_process_left_unfinished_goes(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.unfinished-abcd", "set"]
 
 
+# A run that is stopped while it waits for the end of its processes: what it shares with them lives as long as itself.
+STOPPED = """
+import multiprocessing, sys
+from pathlib import Path
+from braintumor import processes
+if __name__ == "__main__":
+    with processes.alone(Path(sys.argv[1]), "a run is being made"), processes.pool(1) as executor:
+        shared = multiprocessing.get_context("spawn").Lock()
+        executor.submit(int).result()
+    print("stopped")
+"""
+
+
+def test_what_a_run_shares_with_its_processes_is_given_up_without_a_word(tmp_path):
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    command = [sys.executable, tmp_path / "stopped.py", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.stderr) == ("stopped\n", "")
+
+
 @pytest.fixture
 def drawing(tmp_path):
     """The command, drawing a phantom in two processes."""

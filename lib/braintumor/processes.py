@@ -110,6 +110,7 @@ def alone(root, what):
     watchdog = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, pass_fds=[lock.fileno()], start_new_session=True
     )
+    resource_tracker.ensure_running()  # before the mark: `pool` must find it alive when all else of the run is ended
     os.environ[MARK] = str(root)
     try:
         yield
