@@ -84,7 +84,8 @@ def main():
         if sweep.wait():
             raise SystemExit(f"the sweep on the cluster failed; all is kept in {folder}")
         minutes = {"cluster": round((time.monotonic() - began) / 60, 1)}
-        jobs = jobs_of()
+        # asked while the cluster's configuration is there: without one SLURM does not even tell its version
+        jobs, slurm_version = jobs_of(), asked("sinfo", "--version").split()[1]
     began = time.monotonic()
     if start(clones["alone"], folder).wait():
         raise SystemExit(f"the sweep on one machine failed; all is kept in {folder}")
@@ -94,7 +95,7 @@ def main():
         "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **of,
         "versions": {
-            "slurm": subprocess.check_output(["sinfo", "--version"], text=True).split()[1],
+            "slurm": slurm_version,
             **{name: version(name) for name in ("snakemake", "snakemake-executor-plugin-slurm")},
         },
         "nodes": len(NODES),
