@@ -1,8 +1,13 @@
 """Every plot that two notebooks share, in one style that color-blind readers can read (Okabe and Ito 2008)."""
 
+import io
+from base64 import b64encode
+from html import escape
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython.display import display
 from matplotlib.patches import Patch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from sklearn.metrics import auc, confusion_matrix, roc_curve
@@ -30,6 +35,35 @@ def style():
     )
 
 
+def show(figure, caption, alt):
+    """Display `figure` with its `caption`, which states what is found, and close it.
+
+    `alt` tells those who do not see the figure what is drawn. One HTML output that needs no other file: a plot is SVG,
+    what shows pictures is PNG. The same figure gives the same bytes. Raises ValueError if one of the texts is empty.
+    """
+    if not (caption.strip() and alt.strip()):
+        raise ValueError("a figure needs a caption and an alternative text")
+    picture, buffer = any(ax.images for ax in figure.axes), io.BytesIO()
+    with plt.rc_context({"svg.hashsalt": "braintumor"}):
+        if picture:
+            figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+        else:
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    address = f"data:image/{'png' if picture else 'svg+xml'};base64,{b64encode(buffer.getvalue()).decode()}"
+    width = round(96 * figure.get_size_inches()[0])  # CSS has 96 pixels to the inch
+    page = (
+        f'<figure class="result"><img alt="{escape(alt)}" style="--full: {width}px" src="{address}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+    display({"text/html": page, "text/plain": caption}, raw=True)
+
+
+def listed(values, form="{:.2f}"):
+    """Names and numbers (a mapping or Series) as words for a caption: "glioma 0.71, meningioma 0.93"."""
+    return ", ".join(f"{name} {form.format(value)}" for name, value in dict(values).items())
+
+
 def learning_curves(history, scores, monitor="val_loss"):
     """Training and validation curves by epoch; `scores` maps a column of history.csv to its title.
 
@@ -40,12 +74,30 @@ def learning_curves(history, scores, monitor="val_loss"):
         ax.plot(history["epoch"], history[column], label="training", color="0.55")
         ax.plot(history["epoch"], history[f"val_{column}"], label="validation", color="#0072B2")
         ax.set(xlabel="epoch", title=title)
-    kept = history[monitor].idxmax() if monitor.endswith("accuracy") else history[monitor].idxmin()
-    best = history["epoch"][kept]
+    best = int(_kept(history, monitor)["epoch"])
     for ax in axes[0]:
         ax.axvline(best, color="#D55E00", linestyle=":", label=f"kept: epoch {best}")
     axes[0, 0].legend(frameon=False)
     return figure
+
+
+def learned(history, scores, monitor="val_loss"):
+    """Caption and alternative text of `learning_curves`, for `show`."""
+    best, first = _kept(history, monitor), history.iloc[0]
+    there = [f"{title}: {best[name]:.3f}, {best[f'val_{name}']:.3f}" for name, title in scores.items()]
+    way = [f"{title}: {first[f'val_{name}']:.3f}, {best[f'val_{name}']:.3f}" for name, title in scores.items()]
+    return (
+        f"Of {len(history)} epochs number {best['epoch']:.0f} was kept. There, in training and in validation: "
+        f"{'; '.join(there)}.",
+        "Line plots by epoch, training gray and validation blue, the kept epoch dotted. Validation, in the first and "
+        f"in the kept epoch: {'; '.join(way)}.",
+    )
+
+
+def _kept(history, monitor):
+    """The row of history.csv whose weights were kept."""
+    column = history[monitor]
+    return history.loc[column.idxmax() if monitor.endswith("accuracy") else column.idxmin()]
 
 
 def confusion(table):
@@ -68,6 +120,18 @@ def confusions(table):
     _matrix(right, shares, np.vectorize("{:.1%}".format)(shares))
     right.set(title="share of the true class", ylabel="")
     return figure
+
+
+def confused(table):
+    """Caption and alternative text of `confusion` and `confusions`, for `show`."""
+    counts, names = _confused(table)[0], list(LABELS.values())
+    errors = counts - np.diag(np.diag(counts))
+    caption = f"{np.trace(counts)} of {counts.sum()} slices are called right"
+    if errors.any():
+        true, called = np.unravel_index(errors.argmax(), errors.shape)
+        caption += f"; the most frequent error is a {names[true]} called {names[called]} ({errors.max()} of them)"
+    rows = [f"of {name}: {listed(zip(names, row, strict=True), '{}')}" for name, row in zip(names, counts, strict=True)]
+    return f"{caption}.", f"Confusion matrix, slices by true class and called class. {'; '.join(rows)}."
 
 
 def _confused(table):
@@ -114,15 +178,29 @@ def roc(table):
     """
     figure, ax = plt.subplots(figsize=(4.6, 4))
     ax.plot([0, 1], [0, 1], color="0.6", linestyle=":")
-    for (label, name), column in zip(LABELS.items(), PROBABILITIES, strict=True):
-        true = table["label"] == label
-        if true.nunique() == 2:
-            rate_false, rate_true, _ = roc_curve(true, table[column])
-            area = auc(rate_false, rate_true)
-            ax.plot(rate_false, rate_true, color=CLASS_COLORS[name], label=f"{name}: area {area:.3f}")
+    for name, (rate_false, rate_true) in _rates(table).items():
+        area = auc(rate_false, rate_true)
+        ax.plot(rate_false, rate_true, color=CLASS_COLORS[name], label=f"{name}: area {area:.3f}")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     ax.legend(frameon=False, loc="lower right")
     return figure
+
+
+def ranked(table):
+    """Caption and alternative text of `roc`, for `show`."""
+    areas = listed({name: auc(*rates) for name, rates in _rates(table).items()}, "{:.3f}")
+    return (
+        f"How often a slice of the class gets more of its probability than one of another class: {areas}.",
+        "ROC curves, true positive rate against false positive rate, one for each class against the rest, and a dotted "
+        f"diagonal. Areas under the curves: {areas}.",
+    )
+
+
+def _rates(table):
+    """False and true positive rates of each class that has both: name to two arrays."""
+    classes = zip(LABELS.items(), PROBABILITIES, strict=True)
+    answers = {name: (table["label"] == label, table[column]) for (label, name), column in classes}
+    return {name: roc_curve(true, p)[:2] for name, (true, p) in answers.items() if true.nunique() == 2}
 
 
 def slice_grid(images, titles, masks=None, columns=4, borders=None):
