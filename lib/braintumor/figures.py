@@ -60,8 +60,8 @@ def show(figure, caption, alt):
 
 
 def listed(values, form="{:.2f}"):
-    """Names and numbers (a mapping or Series) as words for a caption: "glioma 0.71, meningioma 0.93"."""
-    return ", ".join(f"{name} {form.format(value)}" for name, value in dict(values).items())
+    """Names and numbers (a mapping or Series) as words for a caption: "glioma (0.71), meningioma (0.93)"."""
+    return ", ".join(f"{name} ({form.format(value)})" for name, value in dict(values).items())
 
 
 def learning_curves(history, scores, monitor="val_loss"):
@@ -91,6 +91,33 @@ def learned(history, scores, monitor="val_loss"):
         f"{'; '.join(there)}.",
         "Line plots by epoch, training gray and validation blue, the kept epoch dotted. Validation, in the first and "
         f"in the kept epoch: {'; '.join(way)}.",
+    )
+
+
+def fold_curves(history, scores, monitor="val_loss"):
+    """`learning_curves` of several folds in one figure: a thin line a fold (column fold), a dot at its kept epoch."""
+    figure, axes = plt.subplots(1, len(scores), figsize=(4.5 * len(scores), 3.2), squeeze=False)
+    for ax, (column, title) in zip(axes[0], scores.items(), strict=True):
+        for n, (_, own) in enumerate(history.groupby("fold")):
+            names = (None, None, None) if n else ("training", "validation", "kept")
+            best = _kept(own, monitor)
+            ax.plot(own["epoch"], own[column], color="0.55", linewidth=1, label=names[0])
+            ax.plot(own["epoch"], own[f"val_{column}"], color="#0072B2", linewidth=1, label=names[1])
+            ax.plot(best["epoch"], best[f"val_{column}"], "o", color="#D55E00", markersize=5, label=names[2])
+        ax.set(xlabel="epoch", title=title)
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+def learned_by_fold(history, scores, monitor="val_loss"):
+    """Caption and alternative text of `fold_curves`, for `show`."""
+    best = history.groupby("fold").apply(_kept, monitor, include_groups=False)
+    spread = [f"{title}: {best[f'val_{n}'].min():.3f} to {best[f'val_{n}'].max():.3f}" for n, title in scores.items()]
+    return (
+        f"Kept epochs by fold: {listed(best['epoch'].astype(int), '{}')}, of {history['epoch'].max()}. In validation "
+        f"there, from the lowest to the highest fold: {'; '.join(spread)}.",
+        f"Line plots by epoch, a thin line for each of {len(best)} folds, training gray and validation blue, with a "
+        "red-orange dot at each kept epoch.",
     )
 
 
@@ -129,9 +156,11 @@ def confused(table):
     caption = f"{np.trace(counts)} of {counts.sum()} slices are called right"
     if errors.any():
         true, called = np.unravel_index(errors.argmax(), errors.shape)
-        caption += f"; the most frequent error is a {names[true]} called {names[called]} ({errors.max()} of them)"
-    rows = [f"of {name}: {listed(zip(names, row, strict=True), '{}')}" for name, row in zip(names, counts, strict=True)]
-    return f"{caption}.", f"Confusion matrix, slices by true class and called class. {'; '.join(rows)}."
+        caption += (
+            f"; the most frequent error, {errors.max()} of {errors.sum()}, is a {names[true]} called {names[called]}"
+        )
+    rows = [f"{name}: {listed(zip(names, row, strict=True), '{}')}" for name, row in zip(names, counts, strict=True)]
+    return f"{caption}.", f"Confusion matrix. Slices of each true class, by what they are called. {'; '.join(rows)}."
 
 
 def _confused(table):
@@ -283,37 +312,15 @@ def _paint_difference(ax, true, predicted, alpha):
     return [int(part.sum()) for _, part in parts.values()]
 
 
-def architecture(model):
-    """A sequential network as a column of boxes: each layer's kind, settings, output shape and parameters."""
-    rows = [("Input", "", model.input_shape[1:], 0)]
-    rows += [(type(x).__name__, _settings(x), x.output.shape[1:], x.count_params()) for x in model.layers]
-    figure, ax = plt.subplots(figsize=(7, 0.3 * len(rows) + 0.4))
-    greatest = max(row[-1] for row in rows)
-    for place, (kind, settings, shape, count) in enumerate(rows):
-        color = plt.matplotlib.colors.to_rgba("#0072B2", 0.08 + 0.55 * count / greatest)
-        ax.barh(place, 1, height=0.82, color=color, edgecolor="#0072B2", linewidth=0.6)
-        ax.text(0.02, place, f"{kind} {settings}", va="center", size="small")
-        ax.text(0.62, place, " × ".join(map(str, shape)), va="center", size="small")
-        ax.text(0.98, place, f"{count:,}" if count else "", va="center", ha="right", size="small")
-    for x, name, side in ((0.02, "layer", "left"), (0.62, "output", "left"), (0.98, "parameters", "right")):
-        ax.text(x, -0.8, name, ha=side, va="center", size="small", weight="bold")
-    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -1.2))
-    ax.set_axis_off()
+def fields(image, maps, titles):
+    """How far units of a network see, over a slice: `image` (side, side), `maps` (side, side) from 0 to 1 each."""
+    figure, axes = plt.subplots(1, len(maps), figsize=(3 * len(maps), 3.3), squeeze=False)
+    for ax, field, title in zip(axes[0], maps, titles, strict=True):
+        ax.imshow(image, cmap="gray")
+        ax.imshow(field, cmap="autumn", alpha=np.sqrt(field) * 0.8)
+        ax.set_title(title)
+        ax.set_axis_off()
     return figure
-
-
-def _settings(layer):
-    """What tells a layer from its like, in a few words."""
-    config = layer.get_config()
-    shown = {
-        "Conv2D": "{filters} of {kernel_size}",
-        "MaxPooling2D": "{pool_size}",
-        "Dropout": "{rate}",
-        "LeakyReLU": "{negative_slope}",
-        "Dense": "{units} {activation}",
-    }
-    text = shown.get(type(layer).__name__, "").format(**config)
-    return text.replace("(", "").replace(")", "").replace(", ", " × ").replace(" linear", "")
 
 
 def probabilities(values):
