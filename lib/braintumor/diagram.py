@@ -67,20 +67,18 @@ def architecture(model):
     places, lines = _places(found), [_lines(block) for block in found]
     rows = {row: 1.6 + max(len(lines[n]) for n in places if places[n][0] == row) for row, _ in places.values()}
     tops = {row: sum(height for other, height in rows.items() if other < row) for row in rows}
+    boxes = {n: (1.15 * places[n][1], tops[places[n][0]], len(lines[n]) + 0.6) for n in places}
     columns = 1 + max(column for _, column in places.values())
     figure, ax = plt.subplots(figsize=(3.4 * columns, 0.2 * sum(rows.values())))
     most = max(block.parameters for block in found)
     for n, block in enumerate(found):
-        x, y, height = 1.15 * places[n][1], tops[places[n][0]], len(lines[n]) + 0.6
-        color = plt.matplotlib.colors.to_rgba(BLUE, 0.06 + 0.5 * block.parameters / most)
+        x, y, height = boxes[n]
+        color = plt.matplotlib.colors.to_rgba(BLUE, 0.06 + 0.4 * block.parameters / most)
         ax.add_patch(plt.Rectangle((x, y), 1, height, facecolor=color, edgecolor=BLUE, linewidth=0.8))
-        for line, (text, weight) in enumerate(lines[n]):
-            color = "0.35" if weight == "light" else "0.1"
-            ax.text(x + 0.03, y + line + 0.8, text, va="center", size=9.5, weight=weight, color=color)
+        for line, (text, style) in enumerate(lines[n]):
+            ax.text(x + 0.03, y + line + 0.8, text, va="center", size=9.5, **style)
         if block.parameters:
             ax.text(x + 0.97, y + 0.8, f"{block.parameters:,}", va="center", ha="right", size=9.5)
-    boxes = {n: (1.15 * places[n][1], tops[places[n][0]], len(lines[n]) + 0.6) for n in places}
-    for n, block in enumerate(found):
         for parent in block.parents:
             _arrow(ax, boxes[parent], boxes[n])
     ax.set(xlim=(-0.02, 1.15 * columns - 0.13), ylim=(sum(rows.values()) - 0.8, -0.2))
@@ -144,14 +142,15 @@ def _places(found):
 
 
 def _lines(block):
-    """What stands in a box: (text, font weight) of each line."""
+    """What stands in a box: (text, its style) of each line."""
     if not block.layers:
-        return [(f"{_by(block.shape)}   input", "bold")]
+        return [(f"{_by(block.shape)}   input", {"weight": "bold"})]
     shown = Counter(_named(layer) for layer in block.layers if type(layer).__name__ in SETTINGS or layer.count_params())
     quiet = [kind for kind in dict.fromkeys(type(layer).__name__ for layer in block.layers) if kind not in SETTINGS]
     shown = {name: count for name, count in shown.items() if name not in quiet}
-    lines = [(f"{count} × {name}" if count > 1 else name, "normal") for name, count in shown.items()]
-    return [(_by(block.shape), "bold"), *lines, *((line, "light") for line in wrap(", ".join(quiet), 34))]
+    lines = [(f"{count} × {name}" if count > 1 else name, {}) for name, count in shown.items()]
+    lines += [(line, {"style": "italic", "color": "0.25"}) for line in wrap(", ".join(quiet), 34)]
+    return [(_by(block.shape), {"weight": "bold"}), *lines]
 
 
 def _named(layer):

@@ -51,6 +51,7 @@ def show(figure, caption, alt):
             figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
     address = f"data:image/{'png' if picture else 'svg+xml'};base64,{b64encode(buffer.getvalue()).decode()}"
+    alt = " ".join(alt.split())  # titles in it may have several lines
     width = round(96 * figure.get_size_inches()[0])  # CSS has 96 pixels to the inch
     page = (
         f'<figure class="result"><img alt="{escape(alt)}" style="--full: {width}px" src="{address}">'
