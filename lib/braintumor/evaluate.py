@@ -87,6 +87,13 @@ def gather_validation(run, records):
     return pd.concat(map(read_table, paths), ignore_index=True)
 
 
+def histories(run, task, records):
+    """history.csv of each fold of a run, one under the other, with a column fold; `records` are those of `gather`."""
+    folds = [record["parameters"]["fold"] for record in records]
+    folder = ROOT / Path(run) / task
+    return pd.concat([read_table(folder / f"fold-{fold}" / "history.csv").assign(fold=fold) for fold in folds])
+
+
 def temperatures(validation):
     """The temperature of each fold that makes its validation patients' log loss least: Series by fold.
 

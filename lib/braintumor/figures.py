@@ -1,8 +1,13 @@
 """Every plot that two notebooks share, in one style that color-blind readers can read (Okabe and Ito 2008)."""
 
+import io
+from base64 import b64encode
+from html import escape
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython.display import display
 from matplotlib.patches import Patch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from sklearn.metrics import auc, confusion_matrix, roc_curve
@@ -30,6 +35,36 @@ def style():
     )
 
 
+def show(figure, caption, alt):
+    """Display `figure` with its `caption`, which states what is found, and close it.
+
+    `alt` tells those who do not see the figure what is drawn. One HTML output that needs no other file: a plot is SVG,
+    what shows pictures is PNG. The same figure gives the same bytes. Raises ValueError if one of the texts is empty.
+    """
+    if not (caption.strip() and alt.strip()):
+        raise ValueError("a figure needs a caption and an alternative text")
+    picture, buffer = any(ax.images for ax in figure.axes), io.BytesIO()
+    with plt.rc_context({"svg.hashsalt": "braintumor"}):
+        if picture:
+            figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+        else:
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    address = f"data:image/{'png' if picture else 'svg+xml'};base64,{b64encode(buffer.getvalue()).decode()}"
+    alt = " ".join(alt.split())  # titles in it may have several lines
+    width = round(96 * figure.get_size_inches()[0])  # CSS has 96 pixels to the inch
+    page = (
+        f'<figure class="result"><img alt="{escape(alt)}" style="--full: {width}px" src="{address}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+    display({"text/html": page, "text/plain": caption}, raw=True)
+
+
+def listed(values, form="{:.2f}"):
+    """Names and numbers (a mapping or Series) as words for a caption: "glioma (0.71), meningioma (0.93)"."""
+    return ", ".join(f"{name} ({form.format(value)})" for name, value in dict(values).items())
+
+
 def learning_curves(history, scores, monitor="val_loss"):
     """Training and validation curves by epoch; `scores` maps a column of history.csv to its title.
 
@@ -40,12 +75,57 @@ def learning_curves(history, scores, monitor="val_loss"):
         ax.plot(history["epoch"], history[column], label="training", color="0.55")
         ax.plot(history["epoch"], history[f"val_{column}"], label="validation", color="#0072B2")
         ax.set(xlabel="epoch", title=title)
-    kept = history[monitor].idxmax() if monitor.endswith("accuracy") else history[monitor].idxmin()
-    best = history["epoch"][kept]
+    best = int(_kept(history, monitor)["epoch"])
     for ax in axes[0]:
         ax.axvline(best, color="#D55E00", linestyle=":", label=f"kept: epoch {best}")
     axes[0, 0].legend(frameon=False)
     return figure
+
+
+def learned(history, scores, monitor="val_loss"):
+    """Caption and alternative text of `learning_curves`, for `show`."""
+    best, first = _kept(history, monitor), history.iloc[0]
+    there = [f"{title}: {best[name]:.3f}, {best[f'val_{name}']:.3f}" for name, title in scores.items()]
+    way = [f"{title}: {first[f'val_{name}']:.3f}, {best[f'val_{name}']:.3f}" for name, title in scores.items()]
+    return (
+        f"Of {len(history)} epochs number {best['epoch']:.0f} was kept. There, in training and in validation: "
+        f"{'; '.join(there)}.",
+        "Line plots by epoch, training gray and validation blue, the kept epoch dotted. Validation, in the first and "
+        f"in the kept epoch: {'; '.join(way)}.",
+    )
+
+
+def fold_curves(history, scores, monitor="val_loss"):
+    """`learning_curves` of several folds in one figure: a thin line a fold (column fold), a dot at its kept epoch."""
+    figure, axes = plt.subplots(1, len(scores), figsize=(4.5 * len(scores), 3.2), squeeze=False)
+    for ax, (column, title) in zip(axes[0], scores.items(), strict=True):
+        for n, (_, own) in enumerate(history.groupby("fold")):
+            names = (None, None, None) if n else ("training", "validation", "kept")
+            best = _kept(own, monitor)
+            ax.plot(own["epoch"], own[column], color="0.55", linewidth=1, label=names[0])
+            ax.plot(own["epoch"], own[f"val_{column}"], color="#0072B2", linewidth=1, label=names[1])
+            ax.plot(best["epoch"], best[f"val_{column}"], "o", color="#D55E00", markersize=5, label=names[2])
+        ax.set(xlabel="epoch", title=title)
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+def learned_by_fold(history, scores, monitor="val_loss"):
+    """Caption and alternative text of `fold_curves`, for `show`."""
+    best = history.groupby("fold").apply(_kept, monitor, include_groups=False)
+    spread = [f"{title}: {best[f'val_{n}'].min():.3f} to {best[f'val_{n}'].max():.3f}" for n, title in scores.items()]
+    return (
+        f"Kept epochs by fold: {listed(best['epoch'].astype(int), '{}')}, of {history['epoch'].max()}. In validation "
+        f"there, from the lowest to the highest fold: {'; '.join(spread)}.",
+        f"Line plots by epoch, a thin line for each of {len(best)} folds, training gray and validation blue, with a "
+        "red-orange dot at each kept epoch.",
+    )
+
+
+def _kept(history, monitor):
+    """The row of history.csv whose weights were kept."""
+    column = history[monitor]
+    return history.loc[column.idxmax() if monitor.endswith("accuracy") else column.idxmin()]
 
 
 def confusion(table):
@@ -68,6 +148,20 @@ def confusions(table):
     _matrix(right, shares, np.vectorize("{:.1%}".format)(shares))
     right.set(title="share of the true class", ylabel="")
     return figure
+
+
+def confused(table):
+    """Caption and alternative text of `confusion` and `confusions`, for `show`."""
+    counts, names = _confused(table)[0], list(LABELS.values())
+    errors = counts - np.diag(np.diag(counts))
+    caption = f"{np.trace(counts)} of {counts.sum()} slices are called right"
+    if errors.any():
+        true, called = np.unravel_index(errors.argmax(), errors.shape)
+        caption += (
+            f"; the most frequent error, {errors.max()} of {errors.sum()}, is a {names[true]} called {names[called]}"
+        )
+    rows = [f"{name}: {listed(zip(names, row, strict=True), '{}')}" for name, row in zip(names, counts, strict=True)]
+    return f"{caption}.", f"Confusion matrix. Slices of each true class, by what they are called. {'; '.join(rows)}."
 
 
 def _confused(table):
@@ -114,15 +208,29 @@ def roc(table):
     """
     figure, ax = plt.subplots(figsize=(4.6, 4))
     ax.plot([0, 1], [0, 1], color="0.6", linestyle=":")
-    for (label, name), column in zip(LABELS.items(), PROBABILITIES, strict=True):
-        true = table["label"] == label
-        if true.nunique() == 2:
-            rate_false, rate_true, _ = roc_curve(true, table[column])
-            area = auc(rate_false, rate_true)
-            ax.plot(rate_false, rate_true, color=CLASS_COLORS[name], label=f"{name}: area {area:.3f}")
+    for name, (rate_false, rate_true) in _rates(table).items():
+        area = auc(rate_false, rate_true)
+        ax.plot(rate_false, rate_true, color=CLASS_COLORS[name], label=f"{name}: area {area:.3f}")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     ax.legend(frameon=False, loc="lower right")
     return figure
+
+
+def ranked(table):
+    """Caption and alternative text of `roc`, for `show`."""
+    areas = listed({name: auc(*rates) for name, rates in _rates(table).items()}, "{:.3f}")
+    return (
+        f"How often a slice of the class gets more of its probability than one of another class: {areas}.",
+        "ROC curves, true positive rate against false positive rate, one for each class against the rest, and a dotted "
+        f"diagonal. Areas under the curves: {areas}.",
+    )
+
+
+def _rates(table):
+    """False and true positive rates of each class that has both: name to two arrays."""
+    classes = zip(LABELS.items(), PROBABILITIES, strict=True)
+    answers = {name: (table["label"] == label, table[column]) for (label, name), column in classes}
+    return {name: roc_curve(true, p)[:2] for name, (true, p) in answers.items() if true.nunique() == 2}
 
 
 def slice_grid(images, titles, masks=None, columns=4, borders=None):
@@ -205,37 +313,15 @@ def _paint_difference(ax, true, predicted, alpha):
     return [int(part.sum()) for _, part in parts.values()]
 
 
-def architecture(model):
-    """A sequential network as a column of boxes: each layer's kind, settings, output shape and parameters."""
-    rows = [("Input", "", model.input_shape[1:], 0)]
-    rows += [(type(x).__name__, _settings(x), x.output.shape[1:], x.count_params()) for x in model.layers]
-    figure, ax = plt.subplots(figsize=(7, 0.3 * len(rows) + 0.4))
-    greatest = max(row[-1] for row in rows)
-    for place, (kind, settings, shape, count) in enumerate(rows):
-        color = plt.matplotlib.colors.to_rgba("#0072B2", 0.08 + 0.55 * count / greatest)
-        ax.barh(place, 1, height=0.82, color=color, edgecolor="#0072B2", linewidth=0.6)
-        ax.text(0.02, place, f"{kind} {settings}", va="center", size="small")
-        ax.text(0.62, place, " × ".join(map(str, shape)), va="center", size="small")
-        ax.text(0.98, place, f"{count:,}" if count else "", va="center", ha="right", size="small")
-    for x, name, side in ((0.02, "layer", "left"), (0.62, "output", "left"), (0.98, "parameters", "right")):
-        ax.text(x, -0.8, name, ha=side, va="center", size="small", weight="bold")
-    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -1.2))
-    ax.set_axis_off()
+def fields(image, maps, titles):
+    """How far units of a network see, over a slice: `image` (side, side), `maps` (side, side) from 0 to 1 each."""
+    figure, axes = plt.subplots(1, len(maps), figsize=(3 * len(maps), 3.3), squeeze=False)
+    for ax, field, title in zip(axes[0], maps, titles, strict=True):
+        ax.imshow(image, cmap="gray")
+        ax.imshow(field, cmap="autumn", alpha=np.sqrt(field) * 0.8)
+        ax.set_title(title)
+        ax.set_axis_off()
     return figure
-
-
-def _settings(layer):
-    """What tells a layer from its like, in a few words."""
-    config = layer.get_config()
-    shown = {
-        "Conv2D": "{filters} of {kernel_size}",
-        "MaxPooling2D": "{pool_size}",
-        "Dropout": "{rate}",
-        "LeakyReLU": "{negative_slope}",
-        "Dense": "{units} {activation}",
-    }
-    text = shown.get(type(layer).__name__, "").format(**config)
-    return text.replace("(", "").replace(")", "").replace(", ", " × ").replace(" linear", "")
 
 
 def probabilities(values):
