@@ -33,7 +33,7 @@ site-check: .venv/done  ## look at each page of the built book in Chromium, and 
 	$(BIN)/python tests/site_check.py
 
 pdf: .venv/done  ## print the built book to _build/brain-tumors.pdf (needs Chromium)
-	$(BIN)/python workflow/print_book.py
+	$(BIN)/python tests/print_book.py
 
 archive: .venv/done  ## pack the built book as _build/brain-tumors.zip
 	$(BIN)/python -m zipfile -c _build/brain-tumors.zip _build/html

@@ -31,6 +31,7 @@ def bad(chromium, tmp_path_factory):
     for name, body in pages.items():
         (site / f"{name}.html").write_text(PAGE.format(body))
     (site / "pixel.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+    (site / "favicon.ico").touch()  # browsers ask for it
     return check(site, chromium)
 
 
