@@ -9,7 +9,7 @@ SEED ?= 1
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book app test fuzz lint bench chaos threads memory cluster-test lock clean
+.PHONY: help book app test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,15 @@ app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 
 test: .venv/done  ## run the tests
 	$(BIN)/pytest
+
+site-check: .venv/done  ## look at each page of the built book in Chromium, and print what was checked
+	$(BIN)/python tests/site_check.py
+
+pdf: .venv/done  ## print the built book to _build/brain-tumors.pdf (needs Chromium)
+	$(BIN)/python tests/print_book.py
+
+archive: .venv/done  ## pack the built book as _build/brain-tumors.zip
+	$(BIN)/python -m zipfile -c _build/brain-tumors.zip _build/html
 
 fuzz: .venv/done  ## try 28,000 damaged files on the code that reads them (SHARE=1 SEED=1)
 	$(BIN)/python tests/fuzz.py --share $(SHARE) --seed $(SEED)

@@ -1,17 +1,10 @@
 """What several test files share: a small phantom, drawn and prepared once, TensorFlow set up as in a run, a browser."""
 
-import json
-import shutil
-from contextlib import contextmanager
-from urllib.parse import urlsplit
-
 import pytest
+from browser import NO_BROWSER, programs, window
 
 from braintumor.dataset import prepare
 from braintumor.phantom import write_phantom
-
-OWN = ("data", "blob", "chrome")  # addresses that ask nobody
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -51,55 +44,6 @@ def only_pages(monkeypatch):
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
     """Opens a window of some width without a screen: `with chromium(390) as browser`; skips where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if not (binary and driver):
-        pytest.skip(f"no browser: expected chromedriver and one of {', '.join(BROWSERS)}")
-
-    @contextmanager
-    def window(width):
-        options = webdriver.ChromeOptions()
-        options.binary_location = binary
-        for flag in (
-            "headless=new",
-            "no-sandbox",
-            "disable-gpu",
-            "disable-dev-shm-usage",
-            "disable-quic",
-            "no-first-run",
-            "disable-background-networking",
-            "disable-component-update",
-            "disable-sync",
-            f"user-data-dir={tmp_path_factory.mktemp('browser')}",
-            "window-size=1280,900",
-        ):
-            options.add_argument(f"--{flag}")
-        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-        try:
-            # a window has a least width, so the page's width is set as a telephone's would be
-            browser.execute_cdp_cmd(
-                "Emulation.setDeviceMetricsOverride",
-                {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
-            )
-            browser.set_script_timeout(20)
-            browser.get("about:blank")
-            browser.get_log("performance")  # the browser's own start page
-            yield browser
-        finally:
-            browser.quit()
-
-    return window
-
-
-def heard(browser):
-    """What a browser asked for (addresses), and the errors on its console, since this was last called."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return requests, [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-
-
-def foreign(requests):
-    """Those of the addresses that are another host's."""
-    return [url for url in requests if urlsplit(url).scheme not in OWN and urlsplit(url).hostname != "127.0.0.1"]
+    if not all(programs()):
+        pytest.skip(NO_BROWSER)
+    return lambda width: window(width, tmp_path_factory.mktemp("browser"))

@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 import requests
-from conftest import foreign, heard
+from browser import foreign, heard
 from PIL import Image
 from tornado.web import HTTPError
 

@@ -1,142 +1,48 @@
-"""The built book in a browser: no other host, no console error, readable on a telephone, no dead link."""
-
-import functools
-import threading
-from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+"""`make site-check` finds what is wrong with a page, and nothing else. The built book itself is not looked at here."""
 
 import pytest
-from conftest import foreign, heard
+from site_check import CHECKS, check, table
 
-SITE = (Path(__file__).parents[1] / "_build" / "html").resolve()
-METHOD = "book/method.html"
-
-pytestmark = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="the book is not built: run make book first")
-
-
-def pages():
-    return sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if "_static" not in path.parts)
-
-
-# In the browser
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
+PAGE = """<!doctype html><html lang="en"><head><title>A page</title><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"></head><body><main>{}</main></body></html>"""
+SEARCH = """<h1>Search</h1><form action="search.html"><input name="q" aria-label="search"></form>
+<div id="search-results"><ul class="search"><li><a href="good.html">good</a></li></ul></div>"""
+GOOD = '<h1>Good</h1><h2 id="part">Part</h2><p><a href="#part">a part</a></p>'
+# of each check what it must find, and nothing else
+BAD = {
+    "links inside lead somewhere": '<h1>One</h1><a href="good.html#nowhere">dead</a> <a href="../out.html">out</a>',
+    "images are there": '<h1>One</h1><img src="data:image/png;base64,AAAA" alt="a broken picture">',
+    "formulas are drawn": '<h1>One</h1><p class="math">x</p>',
+    "no wider than the window": '<h1>One</h1><div style="width: 1500px">wide</div>',
+    "headings in order": "<h1>One</h1><h3>Three</h3>",
+    "contrast AA, light": '<h1>One</h1><p style="background: #fff; color: #aaa">pale</p>',
+    "alt text": '<h1>One</h1><img src="pixel.svg" alt="../_images/pixel.svg">',
+    "names, labels, landmarks": "<h1>One</h1><button></button>",
+    "under 2 MB with all it loads": f"<h1>One</h1><!-- {'x' * 2_000_000} -->",
+    "no error on the console": "<h1>One</h1><script>console.error('a fault')</script>",
+}
 
 
 @pytest.fixture(scope="module")
-def address():
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+def bad(chromium, tmp_path_factory):
+    """What the check finds on a site with one page for each kind of fault."""
+    site = tmp_path_factory.mktemp("site").resolve()
+    pages = {"search": SEARCH, "good": GOOD} | {f"bad-{number}": body for number, body in enumerate(BAD.values())}
+    for name, body in pages.items():
+        (site / f"{name}.html").write_text(PAGE.format(body))
+    (site / "pixel.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+    (site / "favicon.ico").touch()  # browsers ask for it
+    return check(site, chromium)
 
 
-@pytest.fixture(scope="module", params=[1280, 390], ids=lambda width: f"{width}px")
-def visit(request, address, chromium):
-    """Every page opened once at one width: (width, {page: what the browser saw})."""
-    with chromium(request.param) as browser:
-        yield request.param, {page: look(browser, f"{address}/{page}") for page in pages()}
+@pytest.mark.parametrize("name", BAD)
+def test_finds(bad, name):
+    page = f"bad-{list(BAD).index(name)}.html"
+    assert bad[name][1] and all(fault.startswith(page) for fault in bad[name][1])
 
 
-def look(browser, url):
-    browser.get(url)
-    browser.execute_async_script(
-        "const done = arguments[0];"
-        "const math = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();"
-        "math.then(() => requestAnimationFrame(() => done()));"
-    )
-    seen = browser.execute_script(
-        "const page = document.scrollingElement;"
-        "return {scroll: page.scrollWidth, client: page.clientWidth,"
-        " math: document.querySelectorAll('mjx-container').length,"
-        " asked: document.querySelectorAll('.math').length,"
-        " faults: [...document.querySelectorAll('[data-mjx-error]')].map(e => e.dataset.mjxError),"
-        " broken: [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)}"
-    )
-    requests, console = heard(browser)
-    return seen | {"requests": requests, "console": console}
-
-
-def found(visit, fault):
-    """{page: fault(what was seen there)} of the pages where there is one."""
-    return {page: bad for page, seen in visit[1].items() if (bad := fault(seen))}
-
-
-def test_no_request_leaves_for_another_host(visit):
-    assert all(seen["requests"] for seen in visit[1].values())
-    assert not found(visit, lambda seen: foreign(seen["requests"]))
-
-
-def test_console_shows_no_error(visit):
-    assert not found(visit, lambda seen: seen["console"])
-
-
-def test_no_page_is_wider_than_the_window(visit):
-    assert not found(visit, lambda seen: seen["scroll"] > visit[0] + 2 and f"{seen['scroll']} px")
-
-
-def test_images_are_shown(visit):
-    assert not found(visit, lambda seen: seen["broken"])
-
-
-def test_formulas_are_drawn(visit):
-    assert visit[1][METHOD]["math"] >= 5
-    assert not found(visit, lambda seen: seen["faults"] or seen["math"] < seen["asked"])
-
-
-# In the files
-
-
-class Links(HTMLParser):
-    def __init__(self, page):
-        super().__init__()
-        self.ids, self.links = set(), set()
-        self.feed((SITE / page).read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attributes):
-        for name, value in attributes:
-            if name in ("id", "name") and value:
-                self.ids.add(value)
-            elif name in ("href", "src") and value:
-                self.links.add(value)
-
-
-def test_internal_links_lead_somewhere():
-    parsed = {page: Links(page) for page in pages()}
-    dead = []
-    for page, content in parsed.items():
-        for link in content.links:
-            url = urlsplit(link)
-            if url.scheme or url.netloc:
-                continue
-            target = (SITE / page).parent / unquote(url.path) if url.path else SITE / page
-            target = target.resolve()
-            name = target.relative_to(SITE).as_posix() if target.is_relative_to(SITE) else None
-            if name is None or not target.exists():
-                dead.append(f"{page}: {link}")
-            elif url.fragment and name in parsed and unquote(url.fragment) not in parsed[name].ids:
-                dead.append(f"{page}: {link} (no such place on the page)")
-    assert not dead
-
-
-def test_pages_load_nothing_from_another_host():
-    """What a page would load by itself: scripts, styles, images and frames; links a reader clicks may lead away."""
-
-    class Loads(HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            given = dict(attributes)
-            loads = given.get("src") or (given.get("href") if tag == "link" else None) or ""
-            if given.get("rel") not in ("canonical", "author", "license") and urlsplit(loads).netloc:
-                outside.append(f"{page}: {loads}")
-
-    outside = []
-    for page in pages():
-        Loads().feed((SITE / page).read_text(encoding="utf-8"))
-    assert not outside
+def test_good_pages_have_no_fault_and_all_is_counted(bad):
+    told = "\n".join(table(bad))
+    assert "good.html at" not in told and "search.html at" not in told
+    assert all(name in told for name in CHECKS) and bad["no wider than the window"][0] == 2 * (len(BAD) + 2)
+    assert bad["search finds"] == (3, [])

@@ -35,8 +35,8 @@ MOST_CHUNKS = 2**16  # pieces in which HDF5 stores a field; MATLAB makes some do
 DEFLATE, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 KINDS = {
     "phantom": "the synthetic phantom: drawn patients, no real images",
-    "figshare": "the figshare dataset 1512427, original int16 files",
-    "figshare-jpeg": "the figshare dataset 1512427, from an 8-bit JPEG copy of its slices",
+    "figshare": "the figshare dataset 1512427 (Jun Cheng, CC BY 4.0), original int16 files",
+    "figshare-jpeg": "the figshare dataset 1512427 (Jun Cheng, CC BY 4.0), from an 8-bit JPEG copy of its slices",
     "folder": "a reader's own folder of slices",
 }
 

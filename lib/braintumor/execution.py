@@ -123,6 +123,11 @@ def run_name(profile_path, about):
     return f"{Path(profile_path).stem}-{kind}"
 
 
+def is_whole(about):
+    """Whether data are all slices of the figshare dataset: then pages of the published run can show some."""
+    return about["kind"] in ("figshare", "figshare-jpeg") and about["slices"] == 3064
+
+
 def folds_of(profile, task):
     """The folds that a profile's section for one of TASKS trains: its own, or the profile's."""
     return profile[task].get("folds", profile["folds"]) if task in profile else []
@@ -259,7 +264,7 @@ def run(profile_path, data, cores, cluster=None):
     profile, wanted = checked(profile_path, data)
     # prepared here, before two notebooks at once would both do it
     about = [open_data(profile["data"], *one).about for one in wanted][0]
-    profile |= {"name": run_name(profile_path, about), "digest": about["digest"]}
+    profile |= {"name": run_name(profile_path, about), "digest": about["digest"], "real": is_whole(about)}
     config = pages(profile) / "run.yaml"
     with atomic(config) as path:
         path.write_text(yaml.safe_dump(profile, sort_keys=False))  # the order of a sweep is that of its runs

@@ -1,0 +1,101 @@
+"""What this book asks of Sphinx beyond its settings: the published run's scores in prose, and buttons that lead to the
+clean notebooks.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).parents[1]
+
+# The scores that prose names as {{ published["accuracy by slice"] }}, with how each is written.
+WRITTEN = {
+    "accuracy by slice": "{:.1%}",
+    "accuracy by patient": "{:.1%}",
+    "calibration error with temperature": "{:.3f}",
+    "mean Dice": "{:.2f}",
+    "median Dice": "{:.2f}",
+    "median HD95 (mm)": "{:.1f} mm",
+    "share without overlap": "{:.1%}",
+}
+
+
+def setup(app):
+    app.connect("config-inited", give_scores)
+    app.connect("html-page-context", add_buttons, priority=600)  # the theme's own are there by then
+    app.connect("html-page-context", mend_roles)
+    app.connect("build-finished", copy_notebooks)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def give_scores(app, config):
+    """Prose takes its numbers from the committed scores as the book is built: none is typed."""
+    config.myst_substitutions = config.myst_substitutions | {"published": published_scores()}
+
+
+def published_scores():
+    """{score of WRITTEN: "value (low to high)"} of results/full."""
+    scores = json.loads((ROOT / "results/full/scores.json").read_text())
+    scores = scores["classify"] | scores["segment"]
+
+    def written(name, kind):
+        return WRITTEN[name].format(scores[name][kind]).replace("%", " %")
+
+    return {name: f"{written(name, 'value')} ({written(name, 'low')} to {written(name, 'high')})" for name in WRITTEN}
+
+
+def add_buttons(app, pagename, templatename, context, doctree):
+    """Pages are executed copies that git does not hold: their buttons lead to the notebooks that it does."""
+    if notebook := clean_notebook(pagename):
+        theme = app.config.html_theme_options
+        repository = theme.get("repository_url") or built_from()
+        links = launch_links(repository, theme.get("repository_branch") or "main", notebook)
+        links.append(("JupyterLab", "fas fa-download", context["pathto"](notebook, 1), "Download for JupyterLab"))
+        buttons = [
+            {"type": "link", "text": text, "icon": icon, "url": url, "tooltip": tooltip}
+            for text, icon, url, tooltip in links
+        ]
+        group = {"type": "group", "tooltip": "Run this notebook", "icon": "fas fa-rocket", "label": "launch-buttons"}
+        context["header_buttons"].insert(0, group | {"buttons": buttons})
+
+
+def clean_notebook(pagename):
+    """The notebook, as a path in the repository, that a page was made by; None for a page of prose."""
+    if not pagename.startswith("book/runs/"):
+        return None
+    # such as 02_classify-fold-3, 04_evaluate-published
+    return f"notebooks/{pagename.rsplit('/', 1)[1].split('-')[0]}.ipynb"
+
+
+def built_from():
+    """The repository that GitHub builds this book from; elsewhere ""."""
+    return "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format_map(os.environ) if "GITHUB_REPOSITORY" in os.environ else ""
+
+
+def launch_links(repository, branch, notebook):
+    """(text, icon, address, tooltip) of services that open a notebook of a repository on GitHub; none of another."""
+    url = urlsplit(repository)
+    place = re.fullmatch(r"/([^/]+/[^/]+?)(\.git)?/?", url.path)
+    if url.hostname != "github.com" or not place:
+        return []
+    binder = f"https://mybinder.org/v2/gh/{place[1]}/{branch}?urlpath=lab/tree/{notebook}"
+    colab = f"https://colab.research.google.com/github/{place[1]}/blob/{branch}/{notebook}"
+    return [
+        ("Binder", "_static/images/logo_binder.svg", binder, "Run on Binder, without an account"),
+        ("Colab", "_static/images/logo_colab.png", colab, "Open in Google Colab: see Reproduce for its first cell"),
+    ]
+
+
+def mend_roles(app, pagename, templatename, context, doctree):
+    """Docutils gives the list of references roles that ARIA has withdrawn or does not allow there."""
+    if "citation-list" in context.get("body", ""):
+        context["body"] = re.sub(r' role="(doc-biblioentry|list)"', "", context["body"])
+
+
+def copy_notebooks(app, error):
+    """The clean notebooks go with the site, so that their download needs no network."""
+    if app.builder.name == "html" and not error:
+        shutil.copytree(ROOT / "notebooks", Path(app.outdir) / "notebooks", dirs_exist_ok=True)

@@ -1,0 +1,56 @@
+"""What the book does beyond Sphinx's settings: scores in prose, buttons to the clean notebooks."""
+
+import json
+import re
+import runpy
+
+import pytest
+
+from braintumor.files import ROOT
+
+HOOKS = runpy.run_path(str(ROOT / "book/book_hooks.py"))
+
+
+def test_scores_in_prose_are_those_of_the_published_run():
+    scores = json.loads((ROOT / "results/full/scores.json").read_text())
+    told = HOOKS["published_scores"]()
+    dice = scores["segment"]["mean Dice"]
+    assert told["mean Dice"] == f"{dice['value']:.2f} ({dice['low']:.2f} to {dice['high']:.2f})"
+    accuracy = 100 * scores["classify"]["accuracy by slice"]["value"]
+    assert told["accuracy by slice"].startswith(f"{accuracy:.1f} % (")
+
+
+def test_prose_names_only_scores_that_are_there_and_types_none():
+    page = (ROOT / "book/index.md").read_text()
+    named = re.findall(r'\{\{ published\["(.+?)"\] \}\}', page)
+    assert named and set(named) <= set(HOOKS["WRITTEN"])
+    assert not re.search(r"\d\.\d", page)
+
+
+@pytest.mark.parametrize(
+    ("page", "notebook"),
+    [
+        ("book/runs/quick-phantom/02_classify-fold-3", "notebooks/02_classify.ipynb"),
+        ("book/runs/quick-phantom/04_evaluate-published", "notebooks/04_evaluate.ipynb"),
+        ("book/runs/sweep-phantom/filters-16+seed-1/04_evaluate", "notebooks/04_evaluate.ipynb"),
+        ("book/method", None),
+    ],
+)
+def test_pages_lead_to_their_clean_notebook(page, notebook):
+    assert HOOKS["clean_notebook"](page) == notebook
+    assert notebook is None or (ROOT / notebook).exists()
+
+
+def test_launch_buttons_open_the_notebook_of_the_repository():
+    binder, colab = HOOKS["launch_links"]("https://github.com/someone/study.git", "main", "notebooks/01_explore.ipynb")
+    assert binder[2] == "https://mybinder.org/v2/gh/someone/study/main?urlpath=lab/tree/notebooks/01_explore.ipynb"
+    assert colab[2].endswith("/github/someone/study/blob/main/notebooks/01_explore.ipynb")
+    assert HOOKS["launch_links"]("", "main", "x") == HOOKS["launch_links"]("https://example.org/a/b", "main", "x") == []
+
+
+def test_repository_is_the_one_that_github_builds(monkeypatch):
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    assert HOOKS["built_from"]() == ""
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/study")
+    assert HOOKS["built_from"]() == "https://github.com/someone/study"
