@@ -232,7 +232,8 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, tmp_path,
     first = run()
     assert set(first) == wanted | {"classify", "segment"}
     expected = {"00_question", "13_measure", "16_edition"}
-    expected |= {"06_leakage", "04_evaluate-published", "09_published", "10_failures", "11_trust"}  # committed tables
+    expected |= {"06_leakage", "04_evaluate-published", "09_published", "10_failures"}  # committed tables
+    expected |= {"11_trust", "14_exercises"}
     expected |= {"12_scale", "15_tested"} if (ROOT / "results/tested/cluster.json").exists() else set()
     assert left_to_do(pages) == expected | {"all"}
     assert json.loads((results / "scores.json").read_text())["classify"]

@@ -57,7 +57,19 @@ def test_notebook_is_a_lesson_without_outputs(name):
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
     assert all(word in cells[0].source for word in ("**You will learn**", "**You need**", "**Minutes:**"))
-    assert "## Summary" in cells[-1].source and "**Try it:**" in cells[-1].source
+    assert ":::{admonition} Before you begin" in cells[0].source
+    assert "## Summary" in cells[-1].source and ":::{admonition} Try it" in cells[-1].source
+    assert re.search(r"```bash\n(papermill .*notebooks/|make )", cells[-1].source) and "**Expect**" in cells[-1].source
+
+
+def test_try_it_changes_parameters_that_the_notebook_has():
+    for name in NOTEBOOKS:
+        cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
+        (declared,) = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+        for line in re.findall(r"^papermill .*$", cells[-1].source, re.M):
+            assert line.endswith(f" notebooks/{name}.ipynb out.ipynb")
+            changed = re.findall(r"-p (\w+) |-y '(\w+): ", line)
+            assert changed and all(re.search(rf"^{one or other}: ", declared, re.M) for one, other in changed)
 
 
 def test_question_is_drawn(tmp_path):
@@ -69,6 +81,18 @@ def test_measure_shows_that_an_interval_over_slices_promises_too_much(tmp_path):
     notebook = execute("13_measure", tmp_path / "13.ipynb", draws=20, studies=20)
     patients, slices = map(int, re.findall(r"(\d+)%", shown(notebook)))
     assert slices < patients
+
+
+def test_exercises_are_solved_from_the_committed_tables(tmp_path):
+    notebook = execute("14_exercises", tmp_path / "14.ipynb", draws=50)
+    exercises = [n for n, cell in enumerate(notebook.cells) if re.search(r"^### Exercise \d+: ", cell.source, re.M)]
+    assert len(exercises) >= 20
+    for number, place in enumerate(exercises, 1):
+        task, solution, said = notebook.cells[place : place + 3]
+        assert f"(exercise-{number})=\n\n### Exercise {number}: " in task.source and "**Answer:**" in task.source
+        assert re.search(r"^\*.+, (easy|medium|hard), about \d+ minutes\*$", task.source, re.M)
+        assert "hide-cell" in solution.metadata["tags"] and "assert " in solution.source and solution.outputs
+        assert said.source.startswith(":::{dropdown} ")
 
 
 def test_edition_names_the_runs_behind_its_numbers(tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -61,3 +62,28 @@ def test_small_slices_are_of_one_patient():
     files = [*range(955, 958), *range(1070, 1077), *range(1203, 1208)]
     table = pd.DataFrame(figshare_table()).reset_index().set_index("file").loc[files]
     assert len(table) == 15 and table["pid"].nunique() == 1 and set(table["label"]) == {3}
+
+
+def quizzes():
+    """The quiz of each chapter that has one: page to text."""
+    found = {}
+    for path in ROOT.glob("book/*.md"):
+        found[path.stem] = path.read_text().partition("\n## Quiz\n")[2]
+    for path in ROOT.glob("notebooks/*.ipynb"):
+        found[path.stem] = nbformat.read(path, 4).cells[-2].source.partition("## Quiz\n")[2]
+    return {page: text for page, text in found.items() if text}
+
+
+def test_each_chapter_ends_with_three_questions_whose_answers_are_hidden():
+    lessons = {path.stem for path in ROOT.glob("notebooks/*.ipynb")} - {"14_exercises", "16_edition"}
+    assert set(quizzes()) == lessons | {"data", "method", "ethics", "scale", "use"}
+    for text in quizzes().values():
+        assert re.findall(r"^\*\*(\d)\.\*\* .+\?$", text, re.M) == ["1", "2", "3"]
+        assert re.findall(r"^- \*\*([abc])\*\* ", text, re.M) == list("abcabcabc")
+        assert len(re.findall(r"^:::\{dropdown\} Answer\n\*\*[abc]\.\*\* .+\n:::$", text, re.M)) == 3
+
+
+def test_exercises_that_are_named_are_there():
+    there = re.findall(r"### Exercise (\d+): ", (ROOT / "notebooks/14_exercises.ipynb").read_text())
+    named = re.findall(r"\bE(\d+)\b", (ROOT / "book/teach.md").read_text())
+    assert named and set(named) <= set(there)
