@@ -116,12 +116,13 @@ def receptive_field(model, layer, images):
 
 
 def square(field, share=1.0):
-    """The side in pixels of the smallest square around a field's centre of mass that holds a `share` of it."""
+    """The side in pixels of the smallest square around a field's centre of mass that holds a `share` of it, or the
+    field's own where that is less."""
     places = np.indices(field.shape)
     centre = [(axis * field).sum() / field.sum() for axis in places]
     away = np.maximum(*(abs(axis - round(middle)) for axis, middle in zip(places, centre, strict=True)))
     within = np.array([field[away <= radius].sum() for radius in range(away.max() + 1)]) / field.sum()
-    return 2 * int(np.argmax(within >= share - 1e-6)) + 1
+    return min(2 * int(np.argmax(within >= share - 1e-6)) + 1, max(field.shape))
 
 
 def _places(found):

@@ -45,7 +45,7 @@
 
   const areas = slices.map((one) => Math.log10(one.area_true));
   const [low, high] = [Math.floor(Math.min(...areas)), Math.ceil(Math.max(...areas))];
-  const x = (area) => LEFT + ((Math.log10(area) - low) / (high - low)) * (WIDTH - LEFT - 12);
+  const x = (area) => LEFT + ((Math.log10(area) - low) / (high - low)) * (WIDTH - LEFT - 30);
   const y = (dice) => 10 + (1 - dice) * (HEIGHT - BOTTOM - 10);
 
   function axes() {
@@ -54,7 +54,7 @@
       lines.push(`<text x="${x(10 ** power)}" y="${HEIGHT - 14}" text-anchor="middle">${(10 ** power).toLocaleString("en")}</text>`);
     }
     for (const dice of [0, 0.25, 0.5, 0.75, 1]) {
-      lines.push(`<line x1="${LEFT}" x2="${WIDTH - 12}" y1="${y(dice)}" y2="${y(dice)}"/>`);
+      lines.push(`<line x1="${LEFT}" x2="${WIDTH - 30}" y1="${y(dice)}" y2="${y(dice)}"/>`);
       lines.push(`<text x="${LEFT - 8}" y="${y(dice) + 4}" text-anchor="end">${dice}</text>`);
     }
     return lines.join("");
