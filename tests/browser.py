@@ -41,7 +41,7 @@ def window(width, folder):
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
         resize(browser, width)
-        browser.set_script_timeout(60)
+        browser.set_script_timeout(300)  # axe, on a busy machine
         browser.get("about:blank")
         browser.get_log("performance")  # the browser's own start page
         yield browser
