@@ -140,3 +140,20 @@ def test_pages_load_nothing_from_another_host():
     for page in pages():
         Loads().feed((SITE / page).read_text(encoding="utf-8"))
     assert not outside
+
+
+def test_every_picture_has_words_for_those_who_do_not_see_it_and_every_figure_a_caption():
+    class Pictures(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            given = dict(attributes)
+            if tag == "img" and not (given.get("alt") or "").strip():
+                silent.append(f"{page}: {(given.get('src') or '')[:60]}")
+            counts[tag] = counts.get(tag, 0) + 1
+
+    silent, bare = [], []
+    for page in pages():
+        counts = {}
+        Pictures().feed((SITE / page).read_text(encoding="utf-8"))
+        if counts.get("figure", 0) != counts.get("figcaption", 0):
+            bare.append(page)
+    assert not silent and not bare
