@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -319,6 +320,7 @@ def execute(notebook, page, partial, parameters):
             f"\n{notebook}: its process was ended, often for want of memory or disk; kept: {partial}\n"
         ) from None
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else it tells of the cell that was given up
         raise SystemExit(f"\n{notebook}: stopped; what it had trained is kept\n") from None
     except PapermillExecutionError as error:
         if error.ename in (BusyError.__name__, FullDiskError.__name__):
