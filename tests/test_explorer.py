@@ -5,7 +5,7 @@ import re
 
 import pandas as pd
 import pytest
-from conftest import foreign, heard
+from browser import foreign, heard
 
 from braintumor import evaluate
 from braintumor.dataset import figshare_table
