@@ -52,12 +52,13 @@ SENTENCE = "braintumor: stopped; what was finished is kept, the same command goe
 
 
 def copy_of_project(folder):
-    """The project as it is here, committed or not, without results; and slices to train on."""
+    """The project as it is here, committed or not, of results only the scores that prose names; and slices to train on."""
     listed = subprocess.run(
         ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if not name.startswith(("results/", "models/")) and (ROOT / name).exists():
+        wanted = not name.startswith(("results/", "models/")) or name == "results/full/scores.json"
+        if wanted and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     shutil.copy(ROOT / "tests/chaos.yaml", folder / "config")
@@ -205,7 +206,7 @@ def shown(stage, seconds, way, kept, repeated, there, equal, faults):
 
 
 def from_nothing(project):
-    for folder in ("results", "book/runs", "data/prepared", "_build", ".snakemake"):
+    for folder in (f"results/{RUN}", "book/runs", "data/prepared", "_build", ".snakemake"):
         shutil.rmtree(project / folder, ignore_errors=True)
 
 
