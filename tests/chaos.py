@@ -52,7 +52,7 @@ SENTENCE = "braintumor: stopped; what was finished is kept, the same command goe
 
 
 def copy_of_project(folder):
-    """The project as it is here, committed or not, with the scores that prose names and no other results; and slices."""
+    """The project as it is here, committed or not, with the scores that prose names, no other results; and slices."""
     listed = subprocess.run(
         ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
