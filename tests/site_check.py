@@ -158,7 +158,8 @@ def judge(site, page, width, seen, note):
     if width != DESK:
         return
     note("alt text", len(seen["images"]), on_page(one["source"] for one in seen["images"] if not told(one["alt"])))
-    weight = sum(length(site, path) for path in {urlsplit(url).path for url in seen["requests"]})
+    files = {url.path for url in map(urlsplit, seen["requests"]) if url.scheme == "http"}  # data: is in the page itself
+    weight = sum(length(site, path) for path in files)
     note("under 2 MB with all it loads", 1, on_page([f"{weight / 1e6:.1f} MB"] * (weight > HEAVIEST)))
     for rule, (passed, failed) in seen["light"].items():
         name = "headings in order" if rule in HEADINGS else "names, labels, landmarks"
