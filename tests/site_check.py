@@ -43,7 +43,7 @@ CHECKS = (
     "contrast AA, dark",
     "alt text",
     "names, labels, landmarks",
-    "under 2 MB with all it loads",
+    "under 2 MB beside what all pages share",
     "search finds",
 )
 
@@ -140,6 +140,7 @@ def look(browser, address, page, width):
         Axe(browser).inject()
         seen["light"] = browser.execute_async_script(AXE, "light", RULES)
         seen["dark"] = browser.execute_async_script(AXE, "dark", CONTRAST)
+        heard(browser)  # axe loads styles once more: that is not the page's doing
     return seen
 
 
@@ -158,9 +159,10 @@ def judge(site, page, width, seen, note):
     if width != DESK:
         return
     note("alt text", len(seen["images"]), on_page(one["source"] for one in seen["images"] if not told(one["alt"])))
-    files = {url.path for url in map(urlsplit, seen["requests"]) if url.scheme == "http"}  # data: is in the page itself
+    # data: is in the page itself; what lies in _static (style, icons, MathJax) is loaded once for all pages
+    files = {url.path for url in map(urlsplit, seen["requests"]) if url.scheme == "http" and "/_static/" not in url.path}
     weight = sum(length(site, path) for path in files)
-    note("under 2 MB with all it loads", 1, on_page([f"{weight / 1e6:.1f} MB"] * (weight > HEAVIEST)))
+    note("under 2 MB beside what all pages share", 1, on_page([f"{weight / 1e6:.1f} MB"] * (weight > HEAVIEST)))
     for rule, (passed, failed) in seen["light"].items():
         name = "headings in order" if rule in HEADINGS else "names, labels, landmarks"
         name = "contrast AA, light" if rule == "color-contrast" else name
