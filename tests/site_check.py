@@ -160,8 +160,8 @@ def judge(site, page, width, seen, note):
         return
     note("alt text", len(seen["images"]), on_page(one["source"] for one in seen["images"] if not told(one["alt"])))
     # data: is in the page itself; what lies in _static (style, icons, MathJax) is loaded once for all pages
-    files = {url.path for url in map(urlsplit, seen["requests"]) if url.scheme == "http" and "/_static/" not in url.path}
-    weight = sum(length(site, path) for path in files)
+    own = [url.path for url in map(urlsplit, seen["requests"]) if url.scheme == "http" and "/_static/" not in url.path]
+    weight = sum(length(site, path) for path in set(own))
     note("under 2 MB beside what all pages share", 1, on_page([f"{weight / 1e6:.1f} MB"] * (weight > HEAVIEST)))
     for rule, (passed, failed) in seen["light"].items():
         name = "headings in order" if rule in HEADINGS else "names, labels, landmarks"
