@@ -42,8 +42,10 @@ def only_pages(monkeypatch):
     from braintumor import execution
 
     def narrow(pages):
-        targets, call = [page.relative_to(execution.ROOT) for page in pages], execution._call
-        monkeypatch.setattr(execution, "_call", lambda command: call([*command[:3], *targets, *command[3:]]))
+        targets, python = [page.relative_to(execution.ROOT) for page in pages], execution._python
+        monkeypatch.setattr(
+            execution, "_python", lambda imported, call, *given: python(imported, call, *targets, *given)
+        )
 
     return narrow
 

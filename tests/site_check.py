@@ -70,7 +70,8 @@ return {
 UNFOLD = """
 document.querySelectorAll('details').forEach(one => { one.open = true; });
 document.querySelectorAll('.toggle-hidden').forEach(one => one.classList.remove('toggle-hidden'));
-document.head.insertAdjacentHTML('beforeend', '<style>*, ::before, ::after { transition: none !important }</style>');
+const still = '<style>*, ::before, ::after { animation: none !important; transition: none !important }</style>';
+document.head.insertAdjacentHTML('beforeend', still);
 """
 
 # {rule: [elements that pass, [where it fails]]}

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import pandas as pd
@@ -255,11 +256,11 @@ def test_cluster_profile_gives_each_rule_memory_time_and_cores(write, phantom_fo
     for resources in given["set-resources"].values():
         assert set(resources) <= set(given["default-resources"]) and "attempt" in resources["mem_mb"]
     calls = []
-    monkeypatch.setattr(execution, "_call", lambda command: calls.append(command) or 1)
+    monkeypatch.setattr(execution, "_python", lambda imported, call, *arguments: calls.append(arguments) or 1)
     profile = ROOT / "profiles/slurm"
     with pytest.raises(SystemExit):
         execution.run(write(sweep={"image_size": [64]}), str(phantom_folder), 2, profile)
-    command = [str(word) for word in calls[0] if word not in ("--quiet", "rules")]
+    command = [sys.executable, "-m", "snakemake", *(str(word) for word in calls[0] if word not in ("--quiet", "rules"))]
     assert command[command.index("--profile") + 1] == str(profile)
     there = subprocess.run([*command, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     jobs = [job for job in there.split("\nrule ") if job.startswith(("08_both", "01_explore", "image_size-64/04"))]
