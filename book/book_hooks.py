@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sphinx.errors import ConfigError
+
 ROOT = Path(__file__).parents[1]
 
 # The scores that prose names as {{ published["accuracy by slice"] }}, with how each is written.
@@ -37,8 +39,11 @@ def give_scores(app, config):
 
 
 def published_scores():
-    """{score of WRITTEN: "value (low to high)"} of results/full."""
-    scores = json.loads((ROOT / "results/full/scores.json").read_text())
+    """{score of WRITTEN: "value (low to high)"} of results/full. Raises ConfigError if its scores are not there."""
+    path = ROOT / "results/full/scores.json"
+    if not path.exists():
+        raise ConfigError(f"{path} is missing, and prose names its scores: get it back by git, or by notebook 04")
+    scores = json.loads(path.read_text())
     scores = scores["classify"] | scores["segment"]
 
     def written(name, kind):

@@ -5,6 +5,7 @@ import re
 import runpy
 
 import pytest
+from sphinx.errors import ConfigError
 
 from braintumor.files import ROOT
 
@@ -18,6 +19,12 @@ def test_scores_in_prose_are_those_of_the_published_run():
     assert told["mean Dice"] == f"{dice['value']:.2f} ({dice['low']:.2f} to {dice['high']:.2f})"
     accuracy = 100 * scores["classify"]["accuracy by slice"]["value"]
     assert told["accuracy by slice"].startswith(f"{accuracy:.1f} % (")
+
+
+def test_missing_scores_are_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(HOOKS["published_scores"].__globals__, "ROOT", tmp_path)
+    with pytest.raises(ConfigError, match="scores.json is missing, and prose names its scores"):
+        HOOKS["published_scores"]()
 
 
 def test_prose_names_only_scores_that_are_there_and_types_none():
