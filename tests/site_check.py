@@ -188,9 +188,9 @@ def check_search(browser, address, note):
         browser.get(f"{address}/search.html")
         field = next(one for one in browser.find_elements("css selector", "input[name=q]") if one.is_displayed())
         field.send_keys(word + "\n")
-        found = wait(browser, "return document.querySelectorAll('#search-results ul.search li a').length")
-        asked = f"q={word}" in browser.current_url
-        note("search finds", 1, [] if found and asked else [f"{word}: nothing found"])
+        there = "document.querySelectorAll('#search-results ul.search li a').length"
+        found = wait(browser, f"return location.search.includes('q={word}') && {there}", seconds=60)
+        note("search finds", 1, [] if found else [f"{word}: nothing found"])
 
 
 def wait(browser, script, seconds=10):
