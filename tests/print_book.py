@@ -7,14 +7,13 @@ to the place in the PDF. The site gets a copy, and its first page a link to it.
 import base64
 import io
 import shutil
-import sys
 import tempfile
 from urllib.parse import urlsplit
 
-from browser import NO_BROWSER, programs, window
+from browser import window
 from pypdf import PdfWriter
 from pypdf.generic import ArrayObject, NameObject
-from site_check import DESK, READY, SITE, UNFOLD, serve
+from site_check import DESK, READY, SITE, UNFOLD, serve, stop_without_book_or_browser
 
 PDF = SITE.parent / "brain-tumors.pdf"
 HERE = "<!-- here a link to the PDF -->"  # in the first page's source
@@ -39,8 +38,8 @@ PAPER = {
 }
 
 
-def print_site(site, browser, address):
-    """The book of a site as a PdfWriter, with an outline."""
+def print_site(browser, address):
+    """The book that is served there as a PdfWriter, with an outline."""
     browser.get(f"{address}/book/index.html")
     contents = dict(browser.execute_script(CONTENTS))
     contents = {"book/index.html": "First page"} | contents
@@ -73,16 +72,13 @@ def lead_inside(writer, address, starts):
 
 
 def main():
-    if not (SITE / "index.html").exists():
-        sys.exit("The book is not built: run make book first.")
-    if not all(programs()):
-        sys.exit(NO_BROWSER)
+    stop_without_book_or_browser()
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         serve(SITE) as address,
         window(DESK, folder) as browser,
     ):
-        writer = print_site(SITE, browser, address)
+        writer = print_site(browser, address)
     writer.write(PDF)
     shutil.copy(PDF, SITE)
     first = SITE / "book/index.html"

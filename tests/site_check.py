@@ -189,13 +189,13 @@ def check_search(browser, address, note):
         field = next(one for one in browser.find_elements("css selector", "input[name=q]") if one.is_displayed())
         field.send_keys(word + "\n")
         there = "document.querySelectorAll('#search-results ul.search li a').length"
-        found = wait(browser, f"return location.search.includes('q={word}') && {there}", seconds=60)
+        found = wait(browser, f"return location.search.includes('q={word}') && {there}")
         note("search finds", 1, [] if found else [f"{word}: nothing found"])
 
 
-def wait(browser, script, seconds=10):
+def wait(browser, script):
     try:
-        return WebDriverWait(browser, seconds).until(lambda _: browser.execute_script(script))
+        return WebDriverWait(browser, 60).until(lambda _: browser.execute_script(script))
     except TimeoutException:
         return None
 
@@ -271,15 +271,19 @@ def table(results):
     return lines
 
 
-def main():
+def stop_without_book_or_browser():
     if not (SITE / "index.html").exists():
         sys.exit("The book is not built: run make book first.")
     if not all(programs()):
         sys.exit(NO_BROWSER)
+
+
+def main():
+    stop_without_book_or_browser()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         results = check(SITE, lambda width: window(width, tempfile.mkdtemp(dir=folder)))
     print(*table(results), sep="\n")
-    if any(faults for _, faults in results.values()):
+    if any(faults or not looked for looked, faults in results.values()):  # to look at nothing is to find nothing
         sys.exit(1)
 
 

@@ -117,7 +117,7 @@ def run_name(profile_path, about):
     16-bit files are other data, and get results of their own. In a folder's name what is no letter or digit becomes a
     hyphen: Snakemake puts the run's path, as it is, into commands for a shell, and takes {} for a wildcard.
     """
-    if Path(profile_path).stem in PUBLISHED and (about["kind"], about["slices"]) == ("figshare-jpeg", 3064):
+    if Path(profile_path).stem in PUBLISHED and about["kind"] == "figshare-jpeg" and is_whole(about):
         return Path(profile_path).stem
     folder = re.sub(r"[^\w.-]+", "-", Path(about["source"]).name)
     kind = {"figshare-jpeg": "figshare", "folder": folder}.get(about["kind"], about["kind"])
