@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -300,6 +301,15 @@ def test_busy_fold_and_full_disk_end_in_a_sentence(tmp_path, capfd, error):
     said = capfd.readouterr().err
     assert "stopped.ipynb: fold-1 cannot be trained now; wait\n" in said
     assert "Traceback" not in said and not page.exists()
+
+
+def test_notebooks_at_once_cannot_be_given_the_same_port(tmp_path, capfd):
+    source = "import ipykernel.connect\nprint(ipykernel.connect.get_connection_info())"
+    notebook = write_notebook(tmp_path / "ports.ipynb", source)
+    execution.execute_apart(notebook, str(tmp_path / "page.ipynb"), str(tmp_path / "partial.ipynb"), {})
+    assert '"transport": "ipc"' in (said := capfd.readouterr().out)
+    sockets = Path(re.search('"ip": "(.+)/kernel"', said)[1])
+    assert not sockets.exists()  # they are gone with the notebook's end
 
 
 # As Snakemake does: in a thread, while the main thread only takes note of Ctrl-C.

@@ -124,7 +124,7 @@ def test_second_training_of_a_fold_is_told_of_the_first(start, prepared, tmp_pat
     write_notebook(tmp_path)
     process = start(tmp_path)
     lock = tmp_path / "results/classify/.fold-1.lock"
-    while not lock.exists():
+    while not (lock.exists() and lock.read_text()):  # the file is there a moment before it is locked
         time.sleep(0.01)
     with pytest.raises(BusyError, match=rf"fold-1 is being trained by another process \({process.pid} on"):
         train(prepared, epochs=1)  # with other parameters, too

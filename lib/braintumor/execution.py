@@ -10,11 +10,13 @@ import sys
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import papermill
 import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from braintumor.dataset import PERCENTILES, open_data
 from braintumor.errors import BusyError, FullDiskError, ParameterError, in_short
@@ -302,14 +304,18 @@ def execute(notebook, page, partial, parameters):
     Ctrl-C, on a full disk, and when another process trains the same fold.
     """
     try:
-        with room_for(Path(partial)):
+        with room_for(Path(partial)), TemporaryDirectory() as sockets:
             Path(partial).parent.mkdir(parents=True, exist_ok=True)
+            # sockets are files of its own: of free TCP ports, two kernels that start at once can be given the same, and
+            # then one of them never answers
+            own = {"transport": "ipc", "ip": f"{sockets}/kernel"}
             papermill.execute_notebook(
                 *(notebook, partial, parameters),
                 cwd=ROOT,
                 progress_bar=False,
                 stdout_file=_Prefixed(Path(page).stem),
                 extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which would tell of Ctrl-C by a traceback
+                config=Config(KernelManager=own),
             )
         with atomic(page) as path:
             shutil.copyfile(partial, path)
