@@ -26,8 +26,8 @@ book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=p
 app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)
 
-test: .venv/done  ## run the tests
-	$(BIN)/pytest
+test: .venv/done  ## run the tests (CORES=2)
+	$(BIN)/pytest -n $(CORES) --dist loadgroup
 
 site-check: .venv/done  ## look at each page of the built book in Chromium, and print what was checked
 	$(BIN)/python tests/site_check.py

@@ -7,6 +7,14 @@ from braintumor.dataset import prepare
 from braintumor.phantom import write_phantom
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """A file's tests go to one process of `pytest -n`, and so do the files that start runs here: two are refused."""
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("runs" if name in ("test_execution", "test_sweeps") else name))
+
+
 @pytest.fixture(scope="session")
 def phantom_folder(tmp_path_factory):
     """15 drawn patients at 64 px (a few slices at 32), in figshare's layout; tests only read it."""
