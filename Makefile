@@ -27,7 +27,7 @@ app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)
 
 test: .venv/done  ## run the tests (CORES=2)
-	$(BIN)/pytest -n $(CORES) --dist loadgroup
+	$(BIN)/pytest -n $(CORES) --dist loadfile
 
 site-check: .venv/done  ## look at each page of the built book in Chromium, and print what was checked
 	$(BIN)/python tests/site_check.py

@@ -1,18 +1,13 @@
 """What several test files share: a small phantom, drawn and prepared once, TensorFlow set up as in a run, a browser."""
 
+import fcntl
+
 import pytest
 from browser import NO_BROWSER, programs, window
 
 from braintumor.dataset import prepare
+from braintumor.files import ROOT
 from braintumor.phantom import write_phantom
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """A file's tests go to one process of `pytest -n`, and so do the files that start runs here: two are refused."""
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("runs" if name in ("test_execution", "test_sweeps") else name))
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +28,16 @@ def deterministic():
     from braintumor import training
 
     training.start(seed=0, threads=2)
+
+
+@pytest.fixture
+def alone_here():
+    """Tests that start a run in this project wait for one another, for `make test` has two processes: a second run is
+    refused.
+    """
+    with open(ROOT / "results/.tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

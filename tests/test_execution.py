@@ -18,6 +18,8 @@ from braintumor import cli, execution
 from braintumor.errors import ParameterError
 from braintumor.files import ROOT
 
+pytestmark = pytest.mark.usefixtures("alone_here")
+
 
 @pytest.fixture
 def profile(tmp_path):

@@ -14,6 +14,7 @@ from braintumor import cli, dataset, estimate, evaluate, execution, phantom, swe
 from braintumor.errors import ParameterError
 from braintumor.files import ROOT
 
+pytestmark = pytest.mark.usefixtures("alone_here")
 BOTH = {"protocol": "official", "folds": [1, 2], "seed": 1, "both": {"crop_to": 0, "epochs": 1, "filters": 4}}
 
 
