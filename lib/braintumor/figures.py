@@ -309,7 +309,8 @@ def _paint_difference(ax, true, predicted, alpha):
         ax.imshow(overlay, interpolation="nearest")
     if not ax.figure.legends:
         handles = [Patch(color=color, label=name) for name, (color, _) in parts.items()]
-        ax.figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        place = {"loc": "outside lower center", "fontsize": "small", "columnspacing": 1.2}  # fits under two slices
+        ax.figure.legend(handles=handles, ncols=3, frameon=False, **place)
     return [int(part.sum()) for _, part in parts.values()]
 
 
