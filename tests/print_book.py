@@ -1,18 +1,19 @@
 """Print the built book, page after page in the order of its contents, to _build/brain-tumors.pdf (`make pdf`).
 
-Chromium prints; everything that folds, such as answers to questions, is unfolded first. A link from page to page leads
-to the place in the PDF. The site gets a copy, and its first page a link to it.
+Chromium prints; everything that folds, such as answers to questions, is unfolded first, and a table wider than the
+paper is made smaller. Links, within a page and from page to page, lead to the place in the PDF, and sheets are numbered
+through. The site gets a copy, and its first page a link to it.
 """
 
 import base64
 import io
 import shutil
 import tempfile
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from browser import window
-from pypdf import PdfWriter
-from pypdf.generic import ArrayObject, NameObject
+from browser import resize, window
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import ArrayObject, Fit, NameObject, NullObject, NumberObject
 from site_check import DESK, READY, SITE, UNFOLD, serve, stop_without_book_or_browser
 
 PDF = SITE.parent / "brain-tumors.pdf"
@@ -21,6 +22,21 @@ LINK = f'<p class="whole-book"><a href="../{PDF.name}">The whole book as PDF</a>
 CONTENTS = """
 return [...document.querySelectorAll('.bd-sidebar-primary .bd-links a.reference.internal')].map(
   one => [new URL(one.href).pathname.slice(1), one.textContent.trim()]);
+"""
+# a table that stays wider than its place would have Chromium make the whole page smaller, and cut it off all the same
+FIT = """
+document.querySelectorAll('.bd-article table').forEach(one => {
+  const room = one.parentElement.clientWidth;
+  if (one.scrollWidth > room) one.style.zoom = room / one.scrollWidth;
+});
+"""
+# empty sheets before a page, which are not printed: so its own are numbered on from those of the pages before
+BEFORE = """
+document.body.insertAdjacentHTML('afterbegin', '<div style="break-after: page">&nbsp;</div>'.repeat(arguments[0]));
+"""
+PARTS = """
+return [...document.querySelectorAll('.bd-article h2')].map(
+  one => [one.closest('section').id, one.firstChild.textContent.trim()]);
 """
 FOOT = """<div style="width: 100%; margin: 0 16mm; font: 7pt sans-serif; color: #555; display: flex;
 justify-content: space-between"><span class="title"></span><span class="pageNumber"></span></div>"""
@@ -43,32 +59,75 @@ def print_site(browser, address):
     browser.get(f"{address}/book/index.html")
     contents = dict(browser.execute_script(CONTENTS))
     contents = {"book/index.html": "First page"} | contents
-    writer, starts = PdfWriter(), {}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    resize(browser, round(96 * (PAPER["paperWidth"] - PAPER["marginLeft"] - PAPER["marginRight"])))
+    writer, places = PdfWriter(), {}  # {(page, name of a place): (number of the sheet, distance from its foot)}
     for page, title in contents.items():
         browser.get(f"{address}/{page}")
         browser.execute_script(UNFOLD)
         # images below the window would be left out
         browser.execute_script("document.querySelectorAll('img').forEach(one => { one.loading = 'eager'; })")
         browser.execute_async_script(READY)
-        starts[page] = len(writer.pages)
-        printed = browser.execute_cdp_cmd("Page.printToPDF", PAPER)["data"]
-        writer.append(io.BytesIO(base64.b64decode(printed)), outline_item=title)
-    lead_inside(writer, address, starts)
+        browser.execute_script(FIT)
+        parts, start = browser.execute_script(PARTS), len(writer.pages)
+        browser.execute_script(BEFORE, start)
+        given = PAPER | {"pageRanges": f"{start + 1}-"}
+        printed = PdfReader(io.BytesIO(base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", given)["data"])))
+        places |= {(page, name): (start + sheet, top) for name, (sheet, top) in name_no_more(printed).items()}
+        places[page, ""] = (start, None)
+        writer.append(printed, import_outline=False)
+        item = writer.add_outline_item(title=title, page_number=start, is_open=False)
+        for name, part in parts:
+            if (page, name) in places:
+                sheet, top = places[page, name]
+                writer.add_outline_item(title=part, page_number=sheet, parent=item, fit=Fit.xyz(top=top))
+    lead_inside(writer, address, places)
     writer.add_metadata({"/Title": "Brain tumors on MRI slices", "/Author": "The braintumor maintainers"})
     writer.compress_identical_objects()  # each page brings its own copy of the fonts
     return writer
 
 
-def lead_inside(writer, address, starts):
-    """Links to pages of the site lead to where these start; links to its other files, which a PDF lacks, go."""
-    for page in writer.pages:
-        for link in (one.get_object() for one in page.get("/Annots", [])):
+def name_no_more(printed):
+    """{name: (sheet, top)} of a printed page's places, whose links are made to lead there without the name.
+
+    Many pages have a place called summary, and the whole book could have but one.
+    """
+    places = {
+        unquote(name.removeprefix("/")): (printed.get_destination_page_number(place), place.top)
+        for name, place in printed.named_destinations.items()
+    }
+    for sheet in printed.pages:
+        for link in (one.get_object() for one in sheet.get("/Annots", [])):
+            if isinstance(link.get("/Dest"), str) and (place := places.get(unquote(link["/Dest"].removeprefix("/")))):
+                link[NameObject("/Dest")] = destination(printed, *place)
+    printed.root_object.pop("/Dests", None)
+    return places
+
+
+def destination(book, sheet, top):
+    """Where a link leads: a place on a sheet of a PdfReader or PdfWriter."""
+    place = NullObject() if top is None else NumberObject(round(top))
+    return ArrayObject([book.pages[sheet].indirect_reference, NameObject("/XYZ"), NullObject(), place, NullObject()])
+
+
+def lead_inside(writer, address, places):
+    """Links to pages of the site lead to their place; links to its other files, which a PDF lacks, go."""
+    for sheet in writer.pages:
+        links, kept = sheet.get("/Annots", []), ArrayObject()
+        for one in links:
+            link = one.get_object()
             target = link.get("/A", {}).get("/URI", "")
             if target.startswith(address):
+                url = urlsplit(target)
+                page = url.path[1:]
+                place = places.get((page, unquote(url.fragment))) or places.get((page, ""))
+                if not place:
+                    continue
                 del link["/A"]
-                if (path := urlsplit(target).path[1:]) in starts:
-                    place = writer.pages[starts[path]].indirect_reference
-                    link[NameObject("/Dest")] = ArrayObject([place, NameObject("/Fit")])
+                link[NameObject("/Dest")] = destination(writer, *place)
+            kept.append(one)
+        if links:
+            sheet[NameObject("/Annots")] = kept
 
 
 def main():
