@@ -30,16 +30,20 @@ document.querySelectorAll('.bd-article table').forEach(one => {
   if (one.scrollWidth > room) one.style.zoom = room / one.scrollWidth;
 });
 """
-# empty sheets before a page, which are not printed: so its own are numbered on from those of the pages before
-BEFORE = """
-document.body.insertAdjacentHTML('afterbegin', '<div style="break-after: page">&nbsp;</div>'.repeat(arguments[0]));
+# the foot of each sheet, whose number goes on from those of the pages before
+FOOT = """
+const foot = document.head.appendChild(document.createElement('style'));
+foot.textContent = `html { counter-reset: page ${arguments[0]} }
+@page {
+  font: 7pt sans-serif; color: #555;
+  @bottom-left { content: ${JSON.stringify(document.title)} }
+  @bottom-right { content: counter(page) }
+}`;
 """
 PARTS = """
 return [...document.querySelectorAll('.bd-article h2')].map(
   one => [one.closest('section').id, one.firstChild.textContent.trim()]);
 """
-FOOT = """<div style="width: 100%; margin: 0 16mm; font: 7pt sans-serif; color: #555; display: flex;
-justify-content: space-between"><span class="title"></span><span class="pageNumber"></span></div>"""
 PAPER = {
     "paperWidth": 8.27,
     "paperHeight": 11.69,
@@ -48,9 +52,6 @@ PAPER = {
     "marginLeft": 0.65,
     "marginRight": 0.65,
     "printBackground": True,
-    "displayHeaderFooter": True,
-    "headerTemplate": "<span></span>",
-    "footerTemplate": FOOT,
 }
 
 
@@ -70,9 +71,8 @@ def print_site(browser, address):
         browser.execute_async_script(READY)
         browser.execute_script(FIT)
         parts, start = browser.execute_script(PARTS), len(writer.pages)
-        browser.execute_script(BEFORE, start)
-        given = PAPER | {"pageRanges": f"{start + 1}-"}
-        printed = PdfReader(io.BytesIO(base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", given)["data"])))
+        browser.execute_script(FOOT, start)
+        printed = PdfReader(io.BytesIO(base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", PAPER)["data"])))
         places |= {(page, name): (start + sheet, top) for name, (sheet, top) in name_no_more(printed).items()}
         places[page, ""] = (start, None)
         writer.append(printed, import_outline=False)
