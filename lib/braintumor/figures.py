@@ -96,7 +96,10 @@ def learned(history, scores, monitor="val_loss"):
 
 
 def fold_curves(history, scores, monitor="val_loss"):
-    """`learning_curves` of several folds in one figure: a thin line a fold (column fold), a dot at its kept epoch."""
+    """`learning_curves` of several folds in one figure: a thin line a fold (column fold), a dot at its kept epoch.
+
+    A loss has a logarithmic axis: else the first epochs press all that follow, and the dots, flat on the ground.
+    """
     figure, axes = plt.subplots(1, len(scores), figsize=(4.5 * len(scores), 3.2), squeeze=False)
     for ax, (column, title) in zip(axes[0], scores.items(), strict=True):
         for n, (_, own) in enumerate(history.groupby("fold")):
@@ -105,7 +108,7 @@ def fold_curves(history, scores, monitor="val_loss"):
             ax.plot(own["epoch"], own[column], color="0.55", linewidth=1, label=names[0])
             ax.plot(own["epoch"], own[f"val_{column}"], color="#0072B2", linewidth=1, label=names[1])
             ax.plot(best["epoch"], best[f"val_{column}"], "o", color="#D55E00", markersize=5, label=names[2])
-        ax.set(xlabel="epoch", title=title)
+        ax.set(xlabel="epoch", title=title, yscale="log" if "loss" in column else "linear")
     axes[0, 0].legend(frameon=False)
     return figure
 
@@ -115,10 +118,10 @@ def learned_by_fold(history, scores, monitor="val_loss"):
     best = history.groupby("fold").apply(_kept, monitor, include_groups=False)
     spread = [f"{title}: {best[f'val_{n}'].min():.3f} to {best[f'val_{n}'].max():.3f}" for n, title in scores.items()]
     return (
-        f"Kept epochs by fold: {listed(best['epoch'].astype(int), '{}')}, of {history['epoch'].max()}. In validation "
-        f"there, from the lowest to the highest fold: {'; '.join(spread)}.",
+        f"Kept epochs by fold: {listed(best['epoch'].astype(int), '{}')}, of {history['epoch'].max()}. In validation, "
+        f"at those epochs, from the lowest to the highest fold: {'; '.join(spread)}.",
         f"Line plots by epoch, a thin line for each of {len(best)} folds, training gray and validation blue, with a "
-        "red-orange dot at each kept epoch.",
+        "red-orange dot at each kept epoch; losses on a logarithmic axis.",
     )
 
 
