@@ -505,6 +505,10 @@ def test_table_of_runs_has_a_row_for_each_training(undisturbed):
     assert both.count("answered anew") == 1 and "*tiny, fold 2: answered anew.*" in both
     assert "seed 0, 5," in both and record["processor"] in both
     assert provenance.run_table([record]).data == provenance.run_line(record).data
+    third = other | {"parameters": other["parameters"] | {"fold": 3}}
+    assert "*tiny, fold 2; tiny, fold 3: answered anew.*" in provenance.run_table([other, third]).data
+    trials = [record | {"seconds": n, "parameters": record["parameters"] | {"change": f"trial {n}"}} for n in (1, 2)]
+    assert "| tiny, fold 1, trial 1 |" in (said := provenance.run_table(trials).data) and "fold 1, trial 2 |" in said
 
 
 @pytest.mark.parametrize("kind", ["phantom", "figshare", "figshare-jpeg", "folder"])

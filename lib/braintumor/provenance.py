@@ -184,21 +184,32 @@ def run_table(records):
         return ", ".join(dict.fromkeys(map(str, values)))
 
     lines = ["| | run | epochs | minutes | MB | commit | finished |", "|---|---|--:|--:|--:|---|---|"]
-    notes = []
-    for several in trainings(records):
+    found, notes = trainings(records), {}
+    for what, several in zip(_names([several[0] for several in found]), found, strict=True):
         runs = ", ".join(f"`{record['digest'][:12]}`" for record in several)
         memory, first = max(record["peak_memory_mb"] for record in several), several[0]
-        what = f"{first['notebook']}, {_what(first).replace('tested on ', '')}"
         lines.append(
             f"| {what} | {runs} | {first['epochs']} | {first['seconds'] / 60:.1f} | {memory:,} | `{commit(first)}` "
             f"| {first['finished'].removesuffix(' UTC')} |"
         )
-        notes += [f"*{what}: {first['note']}.*\n"] if "note" in first else []
+        if "note" in first:
+            notes.setdefault(first["note"], []).append(what)
     split, seed = (shared(record["parameters"][name] for record in records) for name in ("protocol", "seed"))
     where = shared(f"{_counted(record['threads'], 'thread')} ({record['processor']})" for record in records)
     versions = shared(record["packages"]["keras"] for record in records)
     told = f"*This page's numbers: {split} split, seed {seed}, {where}, Keras {versions}.*"
-    return Markdown("\n".join([told, "", *lines, "", *notes]))
+    noted = [f"*{'; '.join(names)}: {note}.*\n" for note, names in notes.items()]
+    return Markdown("\n".join([told, "", *lines, "", *noted]))
+
+
+def _names(records):
+    """What tells each training from the others: notebook and fold, and what else differs, if these are not enough."""
+    names = [f"{record['notebook']}, {_what(record).replace('tested on ', '')}" for record in records]
+    for parameter in ("change", "protocol", "task"):
+        values = [record["parameters"].get(parameter) for record in records]
+        if len(set(names)) < len(names) and len(set(values)) > 1:
+            names = [f"{name}, {value}" if value else name for name, value in zip(names, values, strict=True)]
+    return names
 
 
 def _what(record):
