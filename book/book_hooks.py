@@ -1,5 +1,5 @@
-"""What this book asks of Sphinx beyond its settings: the published run's scores in prose, and buttons that lead to the
-clean notebooks.
+"""What this book asks of Sphinx beyond its settings: the published scores in prose, links to pages of the run that is
+shown, and buttons that lead to the clean notebooks.
 """
 
 import json
@@ -9,7 +9,10 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from docutils import nodes
 from sphinx.errors import ConfigError
+from sphinx.roles import XRefRole
+from sphinx.util.nodes import make_refnode
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +30,8 @@ WRITTEN = {
 
 def setup(app):
     app.connect("config-inited", give_scores)
+    app.add_role("page", XRefRole(innernodeclass=nodes.inline))
+    app.connect("missing-reference", lead_to_page)
     app.connect("html-page-context", add_buttons, priority=600)  # the theme's own are there by then
     app.connect("html-page-context", mend_roles)
     app.connect("build-finished", copy_notebooks)
@@ -50,6 +55,18 @@ def published_scores():
         return WRITTEN[name].format(scores[name][kind]).replace("%", " %")
 
     return {name: f"{written(name, 'value')} ({written(name, 'low')} to {written(name, 'high')})" for name in WRITTEN}
+
+
+def lead_to_page(app, env, node, title):
+    """{page}`Title <04_evaluate>` leads to that page of the run; in a book that lacks it, its title in italics."""
+    if node["reftype"] != "page":
+        return None
+    end = f"/{node['reftarget']}"
+    found = [doc for doc in env.found_docs if doc.startswith("book/runs/") and doc.endswith(end)]
+    if not found:
+        return nodes.emphasis("", title.astext())
+    first = min(found, key=len)  # of a sweep the page that compares its runs, not one of theirs
+    return make_refnode(app.builder, node["refdoc"], first, "", title)
 
 
 def add_buttons(app, pagename, templatename, context, doctree):

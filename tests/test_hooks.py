@@ -3,8 +3,10 @@
 import json
 import re
 import runpy
+from types import SimpleNamespace
 
 import pytest
+from docutils import nodes
 from sphinx.errors import ConfigError
 
 from braintumor.files import ROOT
@@ -46,6 +48,25 @@ def test_prose_names_only_scores_that_are_there_and_types_none():
 def test_pages_lead_to_their_clean_notebook(page, notebook):
     assert HOOKS["clean_notebook"](page) == notebook
     assert notebook is None or (ROOT / notebook).exists()
+
+
+def test_links_to_pages_of_a_run_name_a_notebook():
+    sources = [path.read_text() for path in [*ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")]]
+    named = {one for text in sources for one in re.findall(r"\{page\}`[^`]+ <([^`]+)>`", text)}
+    assert len(named) > 10
+    assert [one for one in named if not (ROOT / HOOKS["clean_notebook"](f"book/runs/x/{one}")).exists()] == []
+
+
+def test_link_to_a_page_leads_to_the_run_that_is_shown_or_is_its_title_alone():
+    app = SimpleNamespace(builder=SimpleNamespace(get_relative_uri=lambda here, there: f"../{there}.html"))
+    lead = lambda node, *found: HOOKS["lead_to_page"](  # noqa: E731
+        app, SimpleNamespace(found_docs=found), node, nodes.inline("", "The scores of a run")
+    )
+    link = {"reftype": "page", "reftarget": "04_evaluate", "refdoc": "book/index"}
+    there = ("book/index", "book/runs/x/seed-1/04_evaluate", "book/runs/x/04_evaluate")
+    assert lead(link, *there)["refuri"] == "../book/runs/x/04_evaluate.html"
+    assert isinstance(alone := lead(link, "book/index"), nodes.emphasis) and alone.astext() == "The scores of a run"
+    assert lead(link | {"reftype": "term"}, *there) is None
 
 
 def test_launch_buttons_open_the_notebook_of_the_repository():
