@@ -1,6 +1,7 @@
 """What several test files share: a small phantom, drawn and prepared once, TensorFlow set up as in a run, a browser."""
 
 import fcntl
+import signal
 
 import pytest
 from browser import NO_BROWSER, programs, window
@@ -8,6 +9,9 @@ from browser import NO_BROWSER, programs, window
 from braintumor.dataset import prepare
 from braintumor.files import ROOT
 from braintumor.phantom import write_phantom
+
+# a shell's background job ignores Ctrl-C, and so would all that tests start and stop by it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
