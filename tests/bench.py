@@ -290,6 +290,9 @@ if __name__ == "__main__":
     data = sys.argv[1] if len(sys.argv) > 1 else "phantom"
     prepared = open_data(data, SIZE)
     bench_prepare(prepared.about["source"])
+    from braintumor import training  # not above: the processes that prepare slices need no TensorFlow
+
+    training.start(1)  # as each notebook does; the number of threads can be set only before TensorFlow works
     bench_augmentation(prepared)
     bench_predict(prepared.about["source"])
     bench_networks(data)
