@@ -24,12 +24,18 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.sent = {}, []
+        self.content, self._sent = {}, []
+        self.answering = threading.Lock()
         self.cut = []  # bytes after which the next answers are cut, one entry an answer
         self.ranges = True  # honour Range
         self.length = True  # announce Content-Length
         self.status = []  # statuses of the next answers, instead of content
         self.url = f"http://127.0.0.1:{self.server_port}/files"
+
+    @property
+    def sent(self):
+        with self.answering:  # a client has its last byte a moment before it is counted here
+            return self._sent
 
     def handle_error(self, *args):  # the client may hang up
         pass
@@ -37,6 +43,10 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        with self.server.answering:
+            self.answer()
+
+    def answer(self):
         server, name = self.server, self.path.removeprefix("/files/")
         status = server.status.pop(0) if server.status else 200 if name in server.content else 404
         body = server.content[name] if status == 200 else b""
@@ -52,7 +62,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         body = body[: server.cut.pop(0)] if server.cut else body
         self.wfile.write(body)
-        server.sent.append((name, len(body)))
+        server._sent.append((name, len(body)))
 
     def log_message(self, *args):
         pass
