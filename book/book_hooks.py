@@ -32,6 +32,7 @@ def setup(app):
     app.connect("config-inited", give_scores)
     app.add_role("page", XRefRole(innernodeclass=nodes.inline))
     app.connect("missing-reference", lead_to_page)
+    app.connect("doctree-read", name_page, priority=600)  # Sphinx has taken the page's own title by then
     app.connect("html-page-context", add_buttons, priority=600)  # the theme's own are there by then
     app.connect("html-page-context", mend_roles)
     app.connect("build-finished", copy_notebooks)
@@ -67,6 +68,16 @@ def lead_to_page(app, env, node, title):
         return nodes.emphasis("", title.astext())
     first = min(found, key=len)  # of a sweep the page that compares its runs, not one of theirs
     return make_refnode(app.builder, node["refdoc"], first, "", title)
+
+
+def name_page(app, doctree):
+    """A page that the table of contents names has that name in the browser, the search and links of the next page.
+
+    The pages of one notebook share a heading.
+    """
+    site_map, name = app.env.external_site_map, app.env.docname
+    if name in site_map and site_map[name].title:
+        app.env.titles[name] = app.env.longtitles[name] = nodes.title("", site_map[name].title)
 
 
 def add_buttons(app, pagename, templatename, context, doctree):

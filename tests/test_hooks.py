@@ -69,6 +69,16 @@ def test_link_to_a_page_leads_to_the_run_that_is_shown_or_is_its_title_alone():
     assert lead(link | {"reftype": "term"}, *there) is None
 
 
+def test_pages_of_one_notebook_are_told_apart_by_the_names_in_the_table_of_contents():
+    named, own = "book/runs/x/02_classify-fold-2", "book/runs/x/01_explore"
+    titles = {named: nodes.title("", "Classify one fold"), own: nodes.title("", "Explore the slices")}
+    site_map = {named: SimpleNamespace(title="Classify: fold 2"), own: SimpleNamespace(title=None)}
+    for name in (named, own, "search"):
+        env = SimpleNamespace(docname=name, external_site_map=site_map, titles=titles, longtitles={})
+        HOOKS["name_page"](SimpleNamespace(env=env), None)
+    assert [title.astext() for title in titles.values()] == ["Classify: fold 2", "Explore the slices"]
+
+
 def test_launch_buttons_open_the_notebook_of_the_repository():
     binder, colab = HOOKS["launch_links"]("https://github.com/someone/study.git", "main", "notebooks/01_explore.ipynb")
     assert binder[2] == "https://mybinder.org/v2/gh/someone/study/main?urlpath=lab/tree/notebooks/01_explore.ipynb"

@@ -6,6 +6,7 @@ from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from IPython.display import display
 from matplotlib.patches import Patch
@@ -21,7 +22,7 @@ TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = "#56B4E9", "#F0E442", "#D55E00"
 
 
 def style():
-    """Set the book's figure style; plots become vector graphics."""
+    """Set the book's style: plots become vector graphics, and no cell of a table is cut off."""
     set_matplotlib_formats("svg")
     sns.set_theme(context="notebook", style="ticks", palette="colorblind")
     plt.rcParams.update(
@@ -30,9 +31,9 @@ def style():
             "axes.spines.right": False,
             "axes.titlesize": "medium",
             "figure.constrained_layout.use": True,
-            "svg.hashsalt": "braintumor",
         }
     )
+    pd.set_option("display.max_colwidth", None)
 
 
 def show(figure, caption, alt):
@@ -44,7 +45,7 @@ def show(figure, caption, alt):
     if not (caption.strip() and alt.strip()):
         raise ValueError("a figure needs a caption and an alternative text")
     picture, buffer = any(ax.images for ax in figure.axes), io.BytesIO()
-    with plt.rc_context({"svg.hashsalt": "braintumor"}):
+    with plt.rc_context({"svg.hashsalt": "braintumor"}):  # names in an SVG are the same each time
         if picture:
             figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
         else:
