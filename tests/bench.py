@@ -1,6 +1,8 @@
 """`make bench`: speed against the usual alternative, both measured in this run; prints ratios, asserts nothing.
 
 python tests/bench.py [DATA]    DATA: a folder of .mat files; default the phantom
+
+On all 3,064 slices it keeps what it found in results/tested. The machine should do nothing else. About an hour.
 """
 
 import statistics
@@ -12,12 +14,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import psutil
 from PIL import Image
+from tested import keep
 
 from braintumor.dataset import PERCENTILES, find_slices, open_data, open_prepared, prepare
 
 SIZE = 128
+WHOLE = 3064  # slices of the dataset
 
 
 def plain_loop(directory):
@@ -32,6 +37,12 @@ def plain_loop(directory):
         mask = Image.fromarray(mask.astype(np.float32)).resize((SIZE, SIZE), Image.BOX)
         masks.append(np.asarray(mask) >= 0.5)
     return np.stack(images), np.stack(masks)
+
+
+def compared(what, unit, usual_way, usual, ours, ratio):
+    """One row of the table, printed as it is found."""
+    print(f"{what}, {unit}: {usual_way} {usual}, ours {ours}; ratio {ratio}", flush=True)
+    return {"what": what, "unit": unit, "usual way": usual_way, "usual": usual, "ours": ours, "times as fast": ratio}
 
 
 def seconds(call):
@@ -71,9 +82,9 @@ def bench_prepare(directory):
             prepare(directory, Path(folder) / "set", SIZE, progress=False)
         opening = seconds(lambda: open_prepared(Path(folder) / "set"))
     plain, ours = sorted(plain)[1], sorted(ours)[1]
-    print(f"prepare {count} slices at {SIZE} px: plain h5py loop {plain:.1f} s, ours {ours:.1f} s")
-    print(f"  ratio {plain / ours:.2f} (expected 1.7 on 2 cores and 3,064 slices; medians of three turns)")
-    print(f"  peak memory {memory.peak / 2**20:,.0f} MB, all processes; opening the set {opening * 1000:.0f} ms")
+    print(f"peak memory {memory.peak / 2**20:,.0f} MB, all processes; opening the set {opening * 1000:.0f} ms")
+    what, usual = f"prepare {count:,} slices at {SIZE} pixels", "h5py in one loop, one process"
+    return compared(what, "s", usual, f"{plain:.1f}", f"{ours:.1f}", f"{plain / ours:.1f}")
 
 
 def rate(batches, count=3200, batch=16):
@@ -113,8 +124,8 @@ def bench_augmentation(prepared):
         rates["usual"].append(rate(data.map(separate, num_parallel_calls=2).prefetch(2)))
         rates["ours"].append(rate(pipeline.training_batches(images, masks, 16, 1000, 1, {})))
     usual, ours = (sorted(values)[1] for values in rates.values())
-    print(f"augment image and mask at {SIZE} px: Keras' separate layers {usual:.0f} slices/s, one warp {ours:.0f}")
-    print(f"  ratio {ours / usual:.2f} (expected 3; medians of three turns)")
+    what, way = f"augment image and mask at {SIZE} pixels", "Keras' layers for zoom, flip and shear"
+    return compared(what, "slices/s", way, f"{usual:,.0f}", f"{ours:,.0f}", f"{ours / usual:.1f}")
 
 
 def step_rate(model, batches, batch=16, steps=12):
@@ -150,7 +161,7 @@ def published(data, precision="mixed_bfloat16", network="residual", **changed):
     raise ValueError("notebook 08 compiles no model in a cell tagged train")
 
 
-def random_batches(size, masks, batch=16):
+def random_batches(size, masks, batch):
     """Endless batches of noise: for the speed of a network it does not matter what it sees."""
     random = np.random.default_rng(0)
     images = random.random((batch, size, size, 1), "float32")
@@ -160,31 +171,30 @@ def random_batches(size, masks, batch=16):
 
 
 def bench_networks(data):
-    """Training speed of the published network against the original study's at its own size, and where the time goes."""
+    """Training speed of the published network against the original study's two; and where the time goes."""
     import keras
 
     from braintumor import models
 
-    rates = {}
-    for name, model, masks in (
-        ("original CNN at 512 px", models.cnn(512), False),
-        ("original U-Net of 16 filters at 512 px", models.unet(512, 16), True),
-    ):
-        model.compile("adam", "binary_crossentropy" if masks else "sparse_categorical_crossentropy")
-        rates[name] = step_rate(model, random_batches(512, masks, 8), batch=8, steps=3)
+    rates, pair = {}, ("original CNN at {} pixels", "original U-Net at {} pixels")
+    for size, batch, steps in ((512, 8, 3), (SIZE, 16, 12)):
+        for name, model, masks in zip(pair, (models.cnn(size), models.unet(size, 16)), (False, True), strict=True):
+            model.compile("adam", "binary_crossentropy" if masks else "sparse_categorical_crossentropy")
+            rates[name.format(size)] = step_rate(model, random_batches(size, masks, batch), batch, steps)
     for precision in ("float32", "mixed_bfloat16"):
         made = published(data, precision)
-        rates[f"published network in {precision}"] = step_rate(made["model"], made["batches"](0))
+        rates[f"published network in {precision}"] = ours = step_rate(made["model"], made["batches"](0))
     keras.config.set_dtype_policy("float32")
-    for name, value in rates.items():
-        print(f"train the {name}: {value:.1f} slices/s")
-    both = 1 / (1 / rates["original CNN at 512 px"] + 1 / rates["original U-Net of 16 filters at 512 px"])
-    print(f"  ratio {value / both:.1f} to the original pair, both tasks of a slice for both")
-    bench_parts(made, value)
+    rows = []
+    for size in (512, SIZE):
+        both = 1 / sum(1 / rates[name.format(size)] for name in pair)
+        way = f"the original CNN, then its U-Net, at {size} pixels"
+        rows.append(compared("train both tasks", "slices/s", way, f"{both:.1f}", f"{ours:.1f}", f"{ours / both:.1f}"))
+    return rows, {"training, slices/s": {name: round(one, 1) for name, one in rates.items()}} | parts(made, ours)
 
 
-def bench_parts(made, trained):
-    """Where a training step's time goes, and how near its arithmetic comes to the processor's rate."""
+def parts(made, trained):
+    """Where a training step's time goes, and how near its arithmetic comes to the processor's rate: a dict."""
     import tensorflow as tf
     from keras import layers
 
@@ -192,47 +202,51 @@ def bench_parts(made, trained):
     images, targets = next(stream)
     forward = tf.function(lambda x: model(x, training=True))
     forward(images)
-    parts = {
+    spent = {
         "loading and augmentation": 16 / rate(made["batches"](0), count=1600),
         "forward": statistics.median(seconds(lambda: forward(images)) for _ in range(8)),
     }
     step = 16 / trained
-    parts["backward and update"] = step - sum(parts.values())
-    for name, value in parts.items():
-        print(f"  {name}: {value * 1000:.0f} ms of a step of 16 slices, {value / step:.0%}")
+    spent["backward and update"] = step - sum(spent.values())
     rows = made["parts"].validation[:256]
     answering = made["model"]
     plain = (made["images"][rows] / 255).astype("float32")[..., None]
     answering.predict_on_batch(plain[:64])
     took = seconds(lambda: [answering.predict_on_batch(plain[at : at + 64]) for at in range(0, len(rows), 64)])
-    print(f"  evaluation: {len(rows) / took:.0f} slices/s")
+    found = {
+        "a step of 16 slices, ms": {name: round(value * 1000) for name, value in spent.items()},
+        "evaluation, slices/s": round(len(rows) / took),
+    }
     multiplied = 0
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
             multiplied += np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:3])
-    done = 3 * 2 * multiplied * trained / 1e9  # a backward pass is two forward passes
+    found["GFLOPS"] = {"training": round(3 * 2 * multiplied * trained / 1e9)}  # a backward pass is two forward passes
     for dtype in ("float32", "bfloat16"):
         square = tf.cast(tf.random.stateless_normal((2048, 2048), (1, 2)), dtype)
         multiply = tf.function(tf.matmul)
         multiply(square, square)
         took = statistics.median(seconds(lambda: multiply(square, square)) for _ in range(8))  # noqa: B023
-        peak = 2 * 2048**3 / took / 1e9
-        print(f"  {done:.0f} GFLOPS in training; matrices of {dtype} multiply at {peak:.0f}: {done / peak:.0%} of that")
+        found["GFLOPS"][f"product of {dtype} matrices"] = round(2 * 2048**3 / took / 1e9)
+    print(found, flush=True)
+    return found
 
 
 def bench_goal(data, accuracy=0.8, dice=0.6, most=40):
     """Seconds of training to a score on validation patients: the published network against the original pair at 128 px.
 
-    Both with notebook 08's training; an epoch is judged as it ends, and judging is not counted. Up to an hour.
+    Both with notebook 08's training; an epoch is judged as it ends, and judging is not counted. What takes more than
+    `most` epochs is told as more than their seconds. Returns two rows.
     """
     import keras
 
     from braintumor import metrics, pipeline
 
+    goals, found = {"accuracy": accuracy, "Dice": dice}, {}
     for network in ("residual", "original"):
         made = published(data, "float32" if network == "original" else "mixed_bfloat16", network, crop_to=128)
         keras.utils.set_random_seed(1)
-        rows, reached, spent = made["parts"].validation, {}, 0
+        rows, reached, spent = made["parts"].validation, found.setdefault(network, {}), 0
         labels, masks = made["index"]["label"].to_numpy()[rows] - 1, made["masks"][rows].astype(bool)
         stream = iter(made["batches"](0))
         for epoch in range(1, most + 1):
@@ -243,14 +257,20 @@ def bench_goal(data, accuracy=0.8, dice=0.6, most=40):
                 [metrics.dice(*pair) for pair in zip(masks, answer["segment"][..., 0] >= 0.5, strict=True)]
             )
             print(f"  {network}, epoch {epoch}: {spent:.0f} s, accuracy {right:.3f}, Dice {overlap:.3f}", flush=True)
-            for name, score, goal in (("accuracy", right, accuracy), ("Dice", overlap, dice)):
-                if score >= goal:
-                    reached.setdefault(f"{name} {goal}", f"{spent:.0f} s, epoch {epoch}")
-            if len(reached) == 2:
+            for name, score in (("accuracy", right), ("Dice", overlap)):
+                if score >= goals[name]:
+                    reached.setdefault(name, spent)
+            if len(reached) == len(goals):
                 break
-        goals = [f"accuracy {accuracy}", f"Dice {dice}"]
-        print(f"{network} to", "; ".join(f"{goal}: {reached.get(goal, f'not in {most} epochs')}" for goal in goals))
+        found[network] = {name: (spent, "over ") if name not in reached else (reached[name], "") for name in goals}
     keras.config.set_dtype_policy("float32")
+    rows = []
+    for name, goal in goals.items():
+        (ours, ours_over), (usual, usual_over) = found["residual"][name], found["original"][name]
+        ratio = "" if ours_over else f"{usual_over}{usual / ours:.1f}"
+        what, way = f"train to {name} {goal} on validation patients", f"the original pair at {SIZE} pixels"
+        rows.append(compared(what, "s", way, f"{usual_over}{usual:.0f}", f"{ours_over}{ours:.0f}", ratio))
+    return rows
 
 
 def bench_predict(directory):
@@ -282,19 +302,27 @@ def bench_predict(directory):
     list(inference.answers(paths[:16]))  # a batch of 16 is a graph of its own
     batch = len(paths) / seconds(lambda: list(inference.answers(paths)))
     alone, ours = (statistics.median(values) for values in times.values())
-    print(f"ask five networks: {started:.1f} s to start; an image {ours:.2f} s, Keras' predict in a loop {alone:.2f} s")
-    print(f"  ratio {alone / ours:.1f} (medians of 11, in turns; Keras' loop gives no Grad-CAM and no doubts)")
-    print(f"  {len(paths)} images: {batch:.1f} images/s, their five networks loaded anew")
+    found = {"asking five networks": {"s to start": round(started, 1), "images/s in a batch": round(batch, 1)}}
+    what, way = "ask five networks about an image", "Keras' predict in a loop, without Grad-CAM and doubts"
+    return compared(what, "s", way, f"{alone:.2f}", f"{ours:.2f}", f"{alone / ours:.1f}"), found
+
+
+def main(data):
+    prepared = open_data(data, SIZE)
+    source = prepared.about["source"]
+    rows = [bench_prepare(source)]
+    from braintumor import training  # not above: the processes that prepare slices need no TensorFlow
+    from braintumor.provenance import machine
+
+    training.start(1)  # as each notebook does; the number of threads can be set only before TensorFlow works
+    rows.append(bench_augmentation(prepared))
+    asked, start = bench_predict(source)
+    trained, speed = bench_networks(data)
+    rows += [asked, *trained, *bench_goal(data)]
+    print(pd.DataFrame(rows).to_string(index=False))
+    if prepared.about["slices"] == WHOLE:
+        keep("bench", pd.DataFrame(rows), speed | start | machine(threads=0))
 
 
 if __name__ == "__main__":
-    data = sys.argv[1] if len(sys.argv) > 1 else "phantom"
-    prepared = open_data(data, SIZE)
-    bench_prepare(prepared.about["source"])
-    from braintumor import training  # not above: the processes that prepare slices need no TensorFlow
-
-    training.start(1)  # as each notebook does; the number of threads can be set only before TensorFlow works
-    bench_augmentation(prepared)
-    bench_predict(prepared.about["source"])
-    bench_networks(data)
-    bench_goal(data)
+    main(sys.argv[1] if len(sys.argv) > 1 else "phantom")
