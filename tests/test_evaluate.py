@@ -138,6 +138,22 @@ def test_validation_tables_are_gathered_or_asked_for(tmp_path):
     assert evaluate.gather_validation(tmp_path, records)["pid"].tolist() == ["001", "002"]
 
 
+def test_parts_of_each_fold_are_counted_and_training_is_the_rest_of_the_whole():
+    table = pd.DataFrame(
+        {"file": range(1, 7), "pid": list("aabbcc"), "fold": [1, 1, 2, 2, 3, 3], "label": [1, 1, 2, 2, 1, 1]}
+    )
+    validation = pd.DataFrame({"file": [3, 4, 5, 1, 2], "pid": list("bbcaa"), "fold": [1, 1, 2, 3, 3]})
+    whole = evaluate.parts_by_fold(table, validation, 6)
+    assert whole["test"].to_dict("list") == {"slices": [2, 2, 2], "patients": [1, 1, 1]}
+    assert whole["training"].to_dict("index") == {
+        1: {"slices": 2, "patients": 1},
+        2: {"slices": 3, "patients": 2},
+        3: {"slices": 2, "patients": 1},
+    }
+    assert whole.loc[1, "patients of the test"].to_dict() == {"meningioma": 1, "glioma": 0, "pituitary tumor": 0}
+    assert "training" not in evaluate.parts_by_fold(table[table["fold"] < 3], validation, 6)
+
+
 def test_planes_are_known_of_figshare_and_looked_up_elsewhere(phantom_folder):
     assert evaluate.planes({"kind": "figshare-jpeg"})[1] in ("axial", "coronal", "sagittal")
     about = {"kind": "phantom", "size": 64, "digest": "other"}

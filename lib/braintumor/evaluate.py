@@ -87,6 +87,27 @@ def gather_validation(run, records):
     return pd.concat(map(read_table, paths), ignore_index=True)
 
 
+def parts_by_fold(table, validation, count):
+    """Slices and patients in each fold's test, validation and training, and the tested patients by class.
+
+    `table` and `validation` are those of `gather` and `gather_validation`; `count` is of all slices. Training had what
+    was in neither, which is known when the folds are all there. A DataFrame, a row a fold.
+    """
+    rows = {}
+    for fold, tested in table.groupby("fold"):
+        validated = validation[validation["fold"] == fold]
+        parts = {"test": tested, "validation": validated}
+        if len(table) == count:
+            parts["training"] = table[~table["file"].isin([*tested["file"], *validated["file"]])]
+        patients = tested.groupby("label")["pid"].nunique()
+        rows[fold] = {
+            (part, what): number
+            for part, own in parts.items()
+            for what, number in (("slices", len(own)), ("patients", own["pid"].nunique()))
+        } | {("patients of the test", name): patients.get(label, 0) for label, name in LABELS.items()}
+    return pd.DataFrame(rows).T.rename_axis("fold")
+
+
 def histories(run, task, records):
     """history.csv of each fold of a run, one under the other, with a column fold; `records` are those of `gather`."""
     folds = [record["parameters"]["fold"] for record in records]

@@ -11,7 +11,7 @@ Four scores, each divided by its limit, so that over 1 is out of distribution:
 - mask: one minus the expected Dice of the mask, which is high where no tumor is seen for sure.
 
 A limit is what one in a hundred of the fold's validation slices exceeds, for one network and one score; so up to four
-in a hundred slices like these are called out of distribution by one score or another.
+in a hundred of these are called out of distribution by one score or another, and of held-out slices somewhat more.
 """
 
 import warnings
