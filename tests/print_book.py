@@ -1,8 +1,9 @@
 """Print the built book, page after page in the order of its contents, to _build/brain-tumors.pdf (`make pdf`).
 
 Chromium prints; everything that folds, such as answers to questions, is unfolded first, and a table wider than the
-paper is made smaller. Links, within a page and from page to page, lead to the place in the PDF, and sheets are numbered
-through. The site gets a copy, and its first page a link to it.
+paper is made smaller. Links, within a page and from page to page, lead to the place in the PDF, sheets are numbered
+through, and the list of all pages names the sheet that each begins on. The site gets a copy, and its first page a link
+to it.
 """
 
 import base64
@@ -16,6 +17,7 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, Fit, NameObject, NullObject, NumberObject
 from site_check import DESK, READY, SITE, UNFOLD, serve, stop_without_book_or_browser
 
+BOOK = "Brain tumors on MRI slices"
 PDF = SITE.parent / "brain-tumors.pdf"
 HERE = "<!-- here a link to the PDF -->"  # in the first page's source
 LINK = f'<p class="whole-book"><a href="../{PDF.name}">The whole book as PDF</a></p>'
@@ -28,6 +30,25 @@ FIT = """
 document.querySelectorAll('.bd-article table').forEach(one => {
   const room = one.parentElement.clientWidth;
   if (one.scrollWidth > room) one.style.zoom = room / one.scrollWidth;
+  else one.classList.add('fits'); // and may have wider cells
+});
+"""
+# code of up to six lines is not divided; CSS cannot count lines
+SHORT = """
+document.querySelectorAll('.bd-article div[class*="highlight-"]').forEach(one => {
+  if (one.innerText.trim().split('\\n').length <= 6) one.classList.add('short');
+});
+"""
+# "Show code cell source", "Show all 79 rows": what would be shown is; what only hides its name has a name of its own
+NO_INVITATION = """
+document.querySelectorAll('summary').forEach(one => {
+  if (one.textContent.trim().startsWith('Show')) one.style.display = 'none';
+});
+"""
+# {page: sheet} to the list of all pages
+NUMBERS = """
+document.querySelectorAll('.toctree-wrapper a').forEach(one => {
+  one.dataset.sheet = arguments[0][new URL(one.href).pathname.slice(1)] ?? '';
 });
 """
 # the foot of each sheet, whose number goes on from those of the pages before
@@ -36,7 +57,7 @@ const foot = document.head.appendChild(document.createElement('style'));
 foot.textContent = `html { counter-reset: page ${arguments[0]} }
 @page {
   font: 7pt sans-serif; color: #555;
-  @bottom-left { content: ${JSON.stringify(document.title)} }
+  @bottom-left { content: ${JSON.stringify(arguments[1])} }
   @bottom-right { content: counter(page) }
 }`;
 """
@@ -58,31 +79,40 @@ PAPER = {
 def print_site(browser, address):
     """The book that is served there as a PdfWriter, with an outline."""
     browser.get(f"{address}/book/index.html")
-    contents = dict(browser.execute_script(CONTENTS))
-    contents = {"book/index.html": "First page"} | contents
+    first = "book/index.html"
+    contents = {first: BOOK} | dict(browser.execute_script(CONTENTS))
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     resize(browser, round(96 * (PAPER["paperWidth"] - PAPER["marginLeft"] - PAPER["marginRight"])))
-    writer, places = PdfWriter(), {}  # {(page, name of a place): (number of the sheet, distance from its foot)}
-    for page, title in contents.items():
+    starts, parts, printed, end = {}, {}, {}, 0
+    for page in [*contents, first]:  # the first page again, when the numbers in its list are known
+        starts.setdefault(page, end)
         browser.get(f"{address}/{page}")
         browser.execute_script(UNFOLD)
+        browser.execute_script(NO_INVITATION)
         # images below the window would be left out
         browser.execute_script("document.querySelectorAll('img').forEach(one => { one.loading = 'eager'; })")
         browser.execute_async_script(READY)
         browser.execute_script(FIT)
-        parts, start = browser.execute_script(PARTS), len(writer.pages)
-        browser.execute_script(FOOT, start)
-        printed = PdfReader(io.BytesIO(base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", PAPER)["data"])))
-        places |= {(page, name): (start + sheet, top) for name, (sheet, top) in name_no_more(printed).items()}
+        browser.execute_script(SHORT)
+        browser.execute_script(NUMBERS, {name: start + 1 for name, start in starts.items()})
+        browser.execute_script(FOOT, starts[page], BOOK if page == first else f"{contents[page]} — {BOOK}")
+        parts[page] = browser.execute_script(PARTS)
+        sheets = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", PAPER)["data"])
+        printed[page] = PdfReader(io.BytesIO(sheets))
+        end = starts[page] + len(printed[page].pages)
+    writer, places = PdfWriter(), {}  # {(page, name of a place): (number of the sheet, distance from its foot)}
+    for page, title in contents.items():
+        start = starts[page]
+        places |= {(page, name): (start + sheet, top) for name, (sheet, top) in name_no_more(printed[page]).items()}
         places[page, ""] = (start, None)
-        writer.append(printed, import_outline=False)
+        writer.append(printed[page], import_outline=False)
         item = writer.add_outline_item(title=title, page_number=start, is_open=False)
-        for name, part in parts:
+        for name, part in parts[page]:
             if (page, name) in places:
                 sheet, top = places[page, name]
                 writer.add_outline_item(title=part, page_number=sheet, parent=item, fit=Fit.xyz(top=top))
     lead_inside(writer, address, places)
-    writer.add_metadata({"/Title": "Brain tumors on MRI slices", "/Author": "The braintumor maintainers"})
+    writer.add_metadata({"/Title": BOOK, "/Author": "The braintumor maintainers"})
     writer.compress_identical_objects()  # each page brings its own copy of the fonts
     return writer
 
