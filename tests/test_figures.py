@@ -108,6 +108,14 @@ def test_diagram_puts_every_layer_of_a_classifier_into_a_block():
     assert diagram.blocks(model)[-1].shape == (3,)
 
 
+def test_diagram_of_a_network_without_skips_names_its_layers_in_their_order():
+    model = models.compact(64)
+    words = [text.get_text() for text in diagram.architecture(model).axes[0].texts]
+    pooling = words.index("GlobalMaxPooling2D")
+    assert words[pooling : pooling + 3] == ["GlobalMaxPooling2D", "Dropout 0.3", "Dense 3 softmax"]
+    assert diagram.described(model)[1].startswith("Diagram of boxes joined by arrows. From the input: 64 × 64 × 1, ")
+
+
 @pytest.mark.parametrize("pooled, side", [(False, 5), (True, 6)])
 def test_receptive_field_is_that_of_a_known_network(pooled, side):
     """Two convolutions of 3 x 3 see 5 x 5 pixels; a pooling of 2 x 2 after them sees one more in each direction."""

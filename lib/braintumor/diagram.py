@@ -14,6 +14,8 @@ SETTINGS = {  # what tells a layer from its like; a kind that is not here is onl
     "Conv2D": "{filters} of {kernel_size}",
     "Conv2DTranspose": "{filters} of {kernel_size}",
     "MaxPooling2D": "{pool_size}",
+    "GlobalMaxPooling2D": "",  # nothing to tell, but its place is before the Dense
+    "GlobalAveragePooling2D": "",
     "UpSampling2D": "{size}",
     "Dense": "{units}",
     "Dropout": "{rate}",
@@ -90,12 +92,12 @@ def described(model):
     """Caption and alternative text of `architecture`, for `figures.show`."""
     found = blocks(model)
     largest, total = max(found, key=lambda block: block.parameters), model.count_params()
-    across = sum(len(block.parents) - 1 for block in found[1:])
+    skips = sum(len(block.parents) - 1 for block in found[1:])
+    across = f", with {skips} that lead across to a later box" if skips else ""
     return (
         f"{total:,} parameters in {len(found) - 1} blocks, {largest.parameters / total:.0%} of them in the one that "
         f"ends at {_by(largest.shape)}.",
-        f"Diagram of boxes joined by arrows, with {across} that lead across to a later box. From the input: "
-        f"{', '.join(_by(block.shape) for block in found)}.",
+        f"Diagram of boxes joined by arrows{across}. From the input: {', '.join(_by(block.shape) for block in found)}.",
     )
 
 
