@@ -1,11 +1,13 @@
-"""What CONTRIBUTING.md asks of a notebook, and a run would leave out in silence or refuse in words of others."""
+"""What a recipe of CONTRIBUTING.md asks for, and a run would leave out in silence or refuse in words of others."""
 
+import json
 from types import ModuleType
 
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from braintumor import evaluate
 from braintumor.execution import TASKS
 from braintumor.files import ROOT
 
@@ -43,3 +45,11 @@ def test_parameters_are_not_taken_for_a_command_of_ipython():
         assert shell.transform_cell(cell).strip() == cell, (
             f"{name}: IPython takes the one line of its parameters cell for a command; put its comment on a line above"
         )
+
+
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_committed_scores_have_each_score(task):
+    table, _ = evaluate.gather("results/full", task)
+    made = {"classify": evaluate.classification_scores, "segment": evaluate.segmentation_scores}[task](table, draws=1)
+    missing = set(made) - set(json.loads((ROOT / "results/full/scores.json").read_text())[task])
+    assert not missing, f"results/full/scores.json lacks {missing}: `make book` writes that file, commit it"
