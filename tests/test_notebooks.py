@@ -91,7 +91,9 @@ def test_exercises_are_solved_from_the_committed_tables(tmp_path):
     for number, place in enumerate(exercises, 1):
         task, solution, said = notebook.cells[place : place + 3]
         assert f"(exercise-{number})=\n\n### Exercise {number}: " in task.source and "**Answer:**" in task.source
-        assert re.search(r"^\*.+, (easy|medium|hard), about \d+ minutes\*$", task.source, re.M)
+        assert re.search(
+            r"^(\*\[.+\]\(.+\), |{page}`.+ <.+>`, \*)(easy|medium|hard), about \d+ minutes\*$", task.source, re.M
+        )
         assert "hide-cell" in solution.metadata["tags"] and "assert " in solution.source and solution.outputs
         assert said.source.startswith(":::{dropdown} ")
 
