@@ -49,7 +49,7 @@ def show(figure, caption, alt):
         if picture:
             figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
         else:
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
+            figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})  # dpi of what is rasterized in it
     plt.close(figure)
     address = f"data:image/{'png' if picture else 'svg+xml'};base64,{b64encode(buffer.getvalue()).decode()}"
     alt = " ".join(alt.split())  # titles in it may have several lines
