@@ -2,7 +2,7 @@
 
 python tests/bench.py [DATA]    DATA: a folder of .mat files; default the phantom
 
-On all 3,064 slices it keeps what it found in results/tested. The machine should do nothing else. About an hour.
+On all 3,064 slices it keeps what it found in results/tested. The machine should do nothing else. Some 40 minutes.
 """
 
 import statistics
@@ -22,7 +22,6 @@ from tested import keep
 from braintumor.dataset import PERCENTILES, find_slices, open_data, open_prepared, prepare
 
 SIZE = 128
-WHOLE = 3064  # slices of the dataset
 
 
 def plain_loop(directory):
@@ -246,7 +245,7 @@ def bench_goal(data, accuracy=0.8, dice=0.6, most=40):
     for network in ("residual", "original"):
         made = published(data, "float32" if network == "original" else "mixed_bfloat16", network, crop_to=128)
         keras.utils.set_random_seed(1)
-        rows, reached, spent = made["parts"].validation, found.setdefault(network, {}), 0
+        rows, reached, spent = made["parts"].validation, {}, 0
         labels, masks = made["index"]["label"].to_numpy()[rows] - 1, made["masks"][rows].astype(bool)
         stream = iter(made["batches"](0))
         for epoch in range(1, most + 1):
@@ -312,6 +311,7 @@ def main(data):
     source = prepared.about["source"]
     rows = [bench_prepare(source)]
     from braintumor import training  # not above: the processes that prepare slices need no TensorFlow
+    from braintumor.execution import is_whole
     from braintumor.provenance import machine
 
     training.start(1)  # as each notebook does; the number of threads can be set only before TensorFlow works
@@ -320,7 +320,7 @@ def main(data):
     trained, speed = bench_networks(data)
     rows += [asked, *trained, *bench_goal(data)]
     print(pd.DataFrame(rows).to_string(index=False))
-    if prepared.about["slices"] == WHOLE:
+    if is_whole(prepared.about):
         keep("bench", pd.DataFrame(rows), speed | start | machine(threads=0))
 
 
