@@ -32,18 +32,25 @@ def load_network(path):
         ) from None
 
 
-def load_models(run, task, folds):
-    """The networks of some folds of a run's task ("classify" or "segment"), as `load_network` loads them.
+def network_file(run, task, fold):
+    """Where the network of a fold of a run's task ("classify" or "segment") is kept, whether or not it is there.
 
-    Of a network for both tasks, the answer to this one. A fold of the published run that was not trained here has its
-    network in models/.
+    That is its run's folder, but models/ for a fold of the published run that was not trained here.
+    """
+    path = ROOT / Path(run) / task / f"fold-{fold}" / "model.keras"
+    if ROOT / Path(run) == ROOT / PUBLISHED and not path.exists():
+        return ROOT / "models" / f"fold-{fold}.keras"
+    return path
+
+
+def load_models(run, task, folds):
+    """The networks of some folds of a run's task, from their `network_file`, as `load_network` loads them.
+
+    Of a network for both tasks, the answer to this one.
     """
     models = []
     for fold in folds:
-        path = ROOT / Path(run) / task / f"fold-{fold}" / "model.keras"
-        if ROOT / Path(run) == ROOT / PUBLISHED and not path.exists():
-            path = ROOT / "models" / f"fold-{fold}.keras"
-        model = load_network(path)
+        model = load_network(network_file(run, task, fold))
         output = getattr(model, "output", None)  # a loaded Sequential has none before it is asked
         models.append(keras.Model(model.input, output[task]) if isinstance(output, dict) else model)
     return models
