@@ -252,6 +252,25 @@ def test_only_what_is_missing_or_changed_runs(profile, phantom_folder, tmp_path,
     assert second["04_evaluate"] > first["04_evaluate"] and second["01_explore"] == first["01_explore"]
 
 
+def test_pages_of_the_published_run_wait_for_a_fold_that_a_clone_trains_anew(tmp_path):
+    for folder in ("notebooks", "lib"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    for folder in ("results", "book"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("runs", "*.keras"))
+    for task in ("classify", "segment"):
+        shutil.rmtree(tmp_path / f"results/full/{task}/fold-1")
+    run = execution.read_profile(ROOT / "config/full.yaml") | {"data": "phantom", "name": "full", "digest": "0"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run | {"real": False}))
+    where = ["-s", ROOT / "workflow/Snakefile", "--directory", tmp_path, "--configfile", tmp_path / "run.yaml"]
+    command = [sys.executable, "-m", "snakemake", *where, "--cores", "1", "--dry-run", "--rulegraph"]
+    graph = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)', graph))
+    after, found = {(names[one], names[other]) for one, other in re.findall(r"(\d+) -> (\d+)", graph)}, {"08_both"}
+    for _ in names:
+        found |= {page for before, page in after if before in found}
+    assert set(names.values()) - found == {"00_question", "01_explore", "06_leakage", "13_measure", "15_tested"}
+
+
 def test_study_whose_result_is_gone_is_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "ROOT", tmp_path)
     (tmp_path / "notebooks").mkdir()

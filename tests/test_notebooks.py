@@ -207,6 +207,19 @@ def test_network_of_both_tasks_answers_alike_for_a_slice_and_its_mirror_image(tr
     assert {layer.compute_dtype for layer in classifier.layers} == {"float32"}
 
 
+def test_fold_whose_network_is_not_kept_is_shown_from_its_tables(trained_together, phantom_folder, tmp_path):
+    run, notebook = trained_together
+    shutil.copytree(run, copy := tmp_path / "run")
+    parameters = {"data": str(phantom_folder), "results": str(copy), "fold": 2, "epochs": 2, "threads": 1}
+    parameters |= {"filters": 8, "image_size": 96, "crop_to": 64, "precision": "mixed_bfloat16"}
+    for task in ("classify", "segment"):
+        (copy / task / "fold-2/model.keras").unlink()
+    again = execute("08_both", tmp_path / "again.ipynb", **parameters)
+    assert "trained already" in shown(again) and "not kept here" in shown(again)
+    assert "not kept here" not in shown(notebook)
+    assert again.cells[-3].outputs[0]["data"]["text/plain"] == notebook.cells[-3].outputs[0]["data"]["text/plain"]
+
+
 @pytest.mark.parametrize("task, network", [("segment", "original"), ("classify", "residual")])
 def test_settings_are_chosen_without_a_look_at_the_test_fold(phantom_folder, tmp_path, task, network):
     parameters = {"data": str(phantom_folder), "results": str(tmp_path), "epochs": 1, "threads": 1, "filters": 8}
