@@ -51,6 +51,8 @@ def published_scores():
         raise ConfigError(f"{path} is missing, and prose names its scores: get it back by git, or by notebook 04")
     scores = json.loads(path.read_text())
     scores = scores["classify"] | scores["segment"]
+    if missing := [name for name in WRITTEN if name not in scores]:
+        raise ConfigError(f"{path} has no {' nor '.join(missing)}, which prose names: make it anew by notebook 04")
 
     def written(name, kind):
         return WRITTEN[name].format(scores[name][kind]).replace("%", " %")

@@ -95,6 +95,14 @@ def test_distance_is_left_out_where_a_spacing_is_not_known():
     assert evaluate.segmentation_scores(table.fillna(3.0), draws=5)["median HD95 (mm)"]["value"] == 2.5
 
 
+def test_scores_are_written_with_the_digits_that_they_hold():
+    scores = {"mean Dice": {"value": 0.76012, "low": 0.7, "high": 0.8}}
+    scores |= {"median HD95 (mm)": {"value": 3.4641, "low": 3, "high": 3.95}}
+    shown = evaluate.score_table(scores)
+    assert shown["value"].tolist() == ["0.760", "3.5"]
+    assert shown["95 % interval"].tolist() == ["0.700 to 0.800", "3.0 to 4.0"]
+
+
 def test_group_means_and_their_intervals():
     table = pd.DataFrame({"pid": list("aabbc"), "right": [1, 0, 1, 1, 1], "fold": [1, 1, 2, 2, 2], "plane": "axial"})
     groups = evaluate.by_group(table, "right", ["fold", "plane"], draws=50)

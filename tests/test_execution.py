@@ -313,6 +313,18 @@ def test_failed_cell_is_named_and_the_partial_notebook_kept(tmp_path, capfd):
     assert str(partial) in error and "ZeroDivisionError" in partial.read_text() and not page.exists()
 
 
+def test_parameter_of_named_choices_is_taken_without_a_warning(tmp_path, capfd):
+    source = 'from typing import Literal\n\nsize: Literal["small", "large"] = "small"'
+    notebook = write_notebook(tmp_path / "sized.ipynb", source, "print('it is', size)")
+    cells = nbformat.read(notebook, 4)
+    cells.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(cells, notebook)
+    given = {"size": "large"}
+    execution.execute_apart(notebook, str(tmp_path / "page.ipynb"), str(tmp_path / "partial.ipynb"), given)
+    said = capfd.readouterr()
+    assert "page | it is large" in said.out and "unknown" not in said.out + said.err
+
+
 @pytest.mark.parametrize("error", ["BusyError", "FullDiskError"])
 def test_busy_fold_and_full_disk_end_in_a_sentence(tmp_path, capfd, error):
     source = f"from braintumor.errors import {error}\nraise {error}('fold-1 cannot be trained now; wait')"

@@ -27,6 +27,14 @@ def test_missing_scores_are_told(tmp_path, monkeypatch):
     monkeypatch.setitem(HOOKS["published_scores"].__globals__, "ROOT", tmp_path)
     with pytest.raises(ConfigError, match="scores.json is missing, and prose names its scores"):
         HOOKS["published_scores"]()
+    scores = json.loads((ROOT / "results/full/scores.json").read_text())
+    del scores["segment"]["mean Dice"]
+    (tmp_path / "results/full").mkdir(parents=True)
+    (tmp_path / "results/full/scores.json").write_text(json.dumps(scores))
+    with pytest.raises(
+        ConfigError, match="scores.json has no mean Dice, which prose names: make it anew by notebook 04"
+    ):
+        HOOKS["published_scores"]()
 
 
 def test_prose_names_only_scores_that_are_there_and_types_none():

@@ -313,7 +313,7 @@ def scored(table, statistic, draws=2000):
 
 
 def score_table(scores):
-    """Scores as a table for reading: three digits, the interval beside the value."""
+    """Scores as a table for reading: three digits, of mm one, with the interval beside the value."""
     return _readable(pd.DataFrame(scores).T, "value")[["value", "95 % interval"]]
 
 
@@ -324,5 +324,9 @@ def group_table(frame, score):
 
 
 def _readable(frame, value):
-    intervals = [f"{row.low:.3f} to {row.high:.3f}" for row in frame.itertuples()]
-    return frame.assign(**{value: frame[value].round(3), "95 % interval": intervals})
+    def written(name, number):
+        return f"{number:.1f}" if str(name).endswith("(mm)") else f"{number:.3f}"  # a pixel is half a mm
+
+    shown = {name: [written(*pair) for pair in frame[name].items()] for name in (value, "low", "high")}
+    intervals = [f"{low} to {high}" for low, high in zip(shown["low"], shown["high"], strict=True)]
+    return frame.assign(**{value: shown[value], "95 % interval": intervals})
