@@ -296,7 +296,9 @@ def test_study_whose_result_is_gone_is_run_again(tmp_path, monkeypatch):
 
 
 def write_notebook(path, *sources):
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
     nbformat.write(notebook, path)
     return str(path)
