@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 WRITTEN = {
     "accuracy by slice": "{:.1%}",
     "accuracy by patient": "{:.1%}",
+    "expected calibration error": "{:.3f}",
     "calibration error with temperature": "{:.3f}",
     "mean Dice": "{:.2f}",
     "median Dice": "{:.2f}",
@@ -41,12 +42,15 @@ def setup(app):
 
 def give_scores(app, config):
     """Prose takes its numbers from the committed scores as the book is built: none is typed."""
-    config.myst_substitutions = config.myst_substitutions | {"published": published_scores()}
+    config.myst_substitutions = config.myst_substitutions | {
+        "published": written_scores("full"),
+        "family": {name: text.split(" (")[0] for name, text in written_scores("full-family").items()},
+    }
 
 
-def published_scores():
-    """{score of WRITTEN: "value (low to high)"} of results/full. Raises ConfigError if its scores are not there."""
-    path = ROOT / "results/full/scores.json"
+def written_scores(run):
+    """{score of WRITTEN: "value (low to high)"} of a committed run. Raises ConfigError if its scores are not there."""
+    path = ROOT / "results" / run / "scores.json"
     if not path.exists():
         raise ConfigError(f"{path} is missing, and prose names its scores: get it back by git, or by notebook 04")
     scores = json.loads(path.read_text())

@@ -16,7 +16,7 @@ HOOKS = runpy.run_path(str(ROOT / "book/book_hooks.py"))
 
 def test_scores_in_prose_are_those_of_the_published_run():
     scores = json.loads((ROOT / "results/full/scores.json").read_text())
-    told = HOOKS["published_scores"]()
+    told = HOOKS["written_scores"]("full")
     dice = scores["segment"]["mean Dice"]
     assert told["mean Dice"] == f"{dice['value']:.2f} ({dice['low']:.2f} to {dice['high']:.2f})"
     accuracy = 100 * scores["classify"]["accuracy by slice"]["value"]
@@ -24,9 +24,9 @@ def test_scores_in_prose_are_those_of_the_published_run():
 
 
 def test_missing_scores_are_told(tmp_path, monkeypatch):
-    monkeypatch.setitem(HOOKS["published_scores"].__globals__, "ROOT", tmp_path)
+    monkeypatch.setitem(HOOKS["written_scores"].__globals__, "ROOT", tmp_path)
     with pytest.raises(ConfigError, match="scores.json is missing, and prose names its scores"):
-        HOOKS["published_scores"]()
+        HOOKS["written_scores"]("full")
     scores = json.loads((ROOT / "results/full/scores.json").read_text())
     del scores["segment"]["mean Dice"]
     (tmp_path / "results/full").mkdir(parents=True)
@@ -34,13 +34,14 @@ def test_missing_scores_are_told(tmp_path, monkeypatch):
     with pytest.raises(
         ConfigError, match="scores.json has no mean Dice, which prose names: make it anew by notebook 04"
     ):
-        HOOKS["published_scores"]()
+        HOOKS["written_scores"]("full")
 
 
 def test_prose_names_only_scores_that_are_there_and_types_none():
     page = (ROOT / "book/index.md").read_text()
-    named = re.findall(r'\{\{ published\["(.+?)"\] \}\}', page)
-    assert named and set(named) <= set(HOOKS["WRITTEN"])
+    for run in ("published", "family"):
+        named = re.findall(run + r'\["(.+?)"\]', page)
+        assert named and set(named) <= set(HOOKS["WRITTEN"])
     assert not re.search(r"\d\.\d", page)
 
 

@@ -117,8 +117,9 @@ Written by `workflow/publish_models.py`; the figures are those of `{run}`.
 ## What they are
 
 Five networks of one making, one for each of the dataset's official folds: `fold-K.keras` was trained on the patients
-of the other four. Each has {parameters} parameters and takes a contrast-enhanced T1-weighted MRI slice of the head;
-it finds the head, answers the slice and its mirror image, and gives as their mean
+of the other four, of whom one in seven only chose the epoch that was kept. Each has {parameters} parameters and takes a
+contrast-enhanced T1-weighted MRI slice of the head; it finds the head, answers the slice and its mirror image, and
+gives as their mean
 
 - `classify`: the probabilities of meningioma, glioma and pituitary tumor,
 - `segment`: for each pixel the probability that it is tumor, the mean also over three squares around the head. The mask
@@ -126,8 +127,8 @@ it finds the head, answers the slice and its mirror image, and gives as their me
 
 `fold-K.npz` belongs to `fold-K.keras`: it tells images that are unlike the slices it learned from (`braintumor.ood`).
 `braintumor predict` asks all five about an image, with one square each. That mean was never scored, and cannot be on
-this dataset: four of the five learned from any of its patients. The scores below are of single networks, each on the
-patients it never saw; `braintumor predict --held-out` answers so.
+this dataset: up to four of the five learned from any of its patients. The scores below are of single networks, each on
+the patients it never saw; `braintumor predict --held-out` answers so.
 
 Notebook `08_both` builds and trains them, and tells why they are as they are. Weights are stored in 16 bits.
 
@@ -163,8 +164,10 @@ Each slice is answered once, by the network that never saw its patient. 95 % int
 | --- | --- | --- |
 {scores}
 
-Gliomas, and small tumors, do worse than these means: the book's pages *The published scores in full* and *Where it
-fails* have the scores by class, plane and size, the worst slices by number, and what they have in common.
+Meningiomas are named worst; gliomas, and small tumors, are drawn worst: the book's pages *The published scores in full*
+and *Where it fails* have the scores by class, plane and size, the worst slices by number, and what they have in common.
+Some identifiers may be one person's, and the official folds divide 15 of 18 such families. On folds that keep them
+together the same settings do somewhat worse: the book's page *The published run*.
 To see which network may answer a slice without having learned it, look up its patient's fold.
 
 ## Files

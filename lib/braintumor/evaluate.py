@@ -153,25 +153,27 @@ def by_group(table, column, groups, draws=2000):
     return pd.DataFrame(rows).T.astype({"slices": int, "patients": int})
 
 
-def difference(table, other, statistic, draws=2000):
+def difference(table, other, statistic, draws=2000, whole=str):
     """`statistic` of one predictions table less that of another, of the same slices: {value, low, high}.
 
-    Each draw takes the same patients from both, so what makes a patient hard for both cancels out.
+    Each draw takes the same patients from both, so what makes a patient hard for both cancels out. `whole` says of a
+    pid what is drawn whole: itself, or its `splits.family` to compare folds that divide families with such as do not.
     Raises DatasetError if they do not hold the same slices.
     """
     if set(table["file"]) != set(other["file"]):
         raise DatasetError(f"{len(table)} and {len(other)} slices to compare; expected the same slices in both runs")
     both = pd.concat([table.assign(other=False), other.assign(other=True)], ignore_index=True)
-    return scored(both, lambda t: statistic(t[~t["other"]]) - statistic(t[t["other"]]), draws)
+    groups = both["pid"].map(whole)
+    return scored(both, lambda t: statistic(t[~t["other"]]) - statistic(t[t["other"]]), draws, groups)
 
 
-def run_differences(tables, others, draws=2000):
+def run_differences(tables, others, draws=2000, whole=str):
     """`difference` of two runs, each {task: predictions table} of both tasks: the headline scores' names to it."""
     patients = [metrics.by_patient(run["classify"]).assign(file=lambda t: t["pid"]) for run in (tables, others)]
     found = (
-        difference(tables["classify"], others["classify"], metrics.accuracy, draws),
-        difference(*patients, metrics.balanced_accuracy, draws),
-        difference(tables["segment"], others["segment"], lambda t: t["dice"].mean(), draws),
+        difference(tables["classify"], others["classify"], metrics.accuracy, draws, whole),
+        difference(*patients, metrics.balanced_accuracy, draws, whole),
+        difference(tables["segment"], others["segment"], lambda t: t["dice"].mean(), draws, whole),
     )
     return dict(zip(HEADLINES, found, strict=True))
 
@@ -303,12 +305,12 @@ def write_down(path, change, part, tables, record):
         file.write(line)
 
 
-def scored(table, statistic, draws=2000):
-    """`statistic(table)` with its 95 % interval by patients: {value, low, high}, at six digits.
+def scored(table, statistic, draws=2000, groups="pid"):
+    """`statistic(table)` with its 95 % interval by `groups` (patients): {value, low, high}, at six digits.
 
     More digits would differ from one machine to the next, and committed scores with them.
     """
-    values = (statistic(table), *metrics.interval(table, statistic, draws=draws))
+    values = (statistic(table), *metrics.interval(table, statistic, groups, draws))
     return {name: round(float(value), 6) for name, value in zip(("value", "low", "high"), values, strict=True)}
 
 
