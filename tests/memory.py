@@ -56,9 +56,13 @@ def training(results):
     """The greatest peak memory (MB) and the number of trainings by pixels a side and count of slices."""
     records = {path: json.loads(path.read_text()) for folder in results for path in Path(folder).rglob("run.json")}
     table = pd.DataFrame(
-        [(one["data"]["size"], one["data"]["slices"], one["peak_memory_mb"]) for one in records.values()],
-        columns=["pixels", "slices", "MB"],
-    )
+        [
+            (one["data"]["size"], one["data"]["slices"], one["peak_memory_mb"], one["seconds"])
+            for one in records.values()
+            if "epochs" in one  # else it is no training's
+        ],
+        columns=["pixels", "slices", "MB", "seconds"],
+    ).drop_duplicates()  # a network for both tasks has two records of one training
     return table.groupby(["pixels", "slices"])["MB"].agg(["max", "size"]).reset_index()
 
 
