@@ -52,12 +52,17 @@ def memory(process):
         return 0  # it has just ended
 
 
+def pixels(record):
+    """Pixels a side that a training's network sees: those of the head where it was cut out, else the slice's."""
+    return record["parameters"].get("crop_to") or record["data"]["size"]
+
+
 def training(results):
     """The greatest peak memory (MB) and the number of trainings by pixels a side and count of slices."""
     records = {path: json.loads(path.read_text()) for folder in results for path in Path(folder).rglob("run.json")}
     table = pd.DataFrame(
         [
-            (one["data"]["size"], one["data"]["slices"], one["peak_memory_mb"], one["seconds"])
+            (pixels(one), one["data"]["slices"], one["peak_memory_mb"], one["seconds"])
             for one in records.values()
             if "epochs" in one  # else it is no training's
         ],

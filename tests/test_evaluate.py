@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from braintumor import evaluate, metrics
+from braintumor import evaluate, metrics, splits
 from braintumor.dataset import open_data
 from braintumor.errors import DatasetError
 
@@ -123,6 +123,26 @@ def test_difference_of_two_runs_is_paired_by_patient():
     assert found["value"] == pytest.approx(0.01) and found["low"] == pytest.approx(found["high"])
     with pytest.raises(DatasetError, match="20 and 19 slices to compare"):
         evaluate.difference(table, table.iloc[1:], lambda t: t["dice"].mean())
+
+
+def test_difference_of_two_runs_can_draw_whole_families():
+    table = pd.DataFrame(
+        {
+            "file": range(4),
+            "pid": ["MR000001", "MR000001B", "MR000002", "MR000002B"],
+            "fold": 1,
+            "label": 1,
+            "dice": 0.5,
+        }
+    )
+    table[metrics.PROBABILITIES] = [0.5, 0.3, 0.2]
+    better = table.assign(dice=[0.9, 0.5, 0.9, 0.5])  # each family gains as much as the other, each patient does not
+    runs = [{"classify": one, "segment": one} for one in (better, table)]
+    patients, families = (
+        evaluate.run_differences(*runs, draws=50, whole=whole)["mean Dice"] for whole in (str, splits.family)
+    )
+    assert patients["low"] < 0.2 < patients["high"]
+    assert families["low"] == pytest.approx(0.2) == families["high"]
 
 
 def test_temperature_of_each_fold_is_fitted_on_its_own_validation_patients(tmp_path):

@@ -18,8 +18,8 @@ import h5py
 import keras
 import numpy as np
 
-from braintumor import evaluate, inference, ood, splits
-from braintumor.dataset import open_data
+from braintumor import evaluate, inference, metrics, ood, splits
+from braintumor.dataset import LABELS, open_data
 from braintumor.files import ROOT, atomic
 from braintumor.pipeline import as_input
 from braintumor.predict import dice_mask
@@ -89,11 +89,14 @@ def said(model, images):
 def card(run, models="models"):
     """The model card (Mitchell et al. 2019) of the networks in `models`, with the scores of `run` in scores.json."""
     table, records = evaluate.gather(run, "classify")
+    masks, _ = evaluate.gather(run, "segment")
+    named = (metrics.predicted_label(table) == table["label"]).groupby(table["label"]).mean()
+    drawn = masks.groupby("label")["dice"].mean()
     scores = json.loads((ROOT / run / "scores.json").read_text())
     paths = {ROOT / models / f"fold-{record['parameters']['fold']}.keras": record for record in records}
     parameters = keras.models.load_model(next(iter(paths)), compile=False).count_params()
     shown = evaluate.score_table({name: scores[task][name] for task, names in HEADLINE.items() for name in names})
-    lines = [f"| {name} | {value:.3f} | {interval} |" for name, value, interval in shown.itertuples()]
+    lines = [f"| {name} | {value} | {interval} |" for name, value, interval in shown.itertuples()]
     files = [
         f"| `{path.name}` | {record['parameters']['fold']} | {record['digest'][:12]} | {inference.sha256(path)[:16]} |"
         for path, record in paths.items()
@@ -105,6 +108,8 @@ def card(run, models="models"):
         patients=table["pid"].nunique(),
         run=run,
         scores="\n".join(lines),
+        named=LABELS[named.idxmin()].capitalize(),
+        drawn=LABELS[drawn.idxmin()],
         files="\n".join(files),
     )
 
@@ -164,10 +169,10 @@ Each slice is answered once, by the network that never saw its patient. 95 % int
 | --- | --- | --- |
 {scores}
 
-Meningiomas are named worst; gliomas, and small tumors, are drawn worst: the book's pages *The published scores in full*
+{named} slices are named worst, {drawn} slices drawn worst: the book's pages *The published scores in full*
 and *Where it fails* have the scores by class, plane and size, the worst slices by number, and what they have in common.
-Some identifiers may be one person's, and the official folds divide 15 of 18 such families. On folds that keep them
-together the same settings do somewhat worse: the book's page *The published run*.
+Some identifiers may be one person's, and the official folds divide most such families. How the same settings do on
+folds that keep them together is on the book's page *The published run*.
 To see which network may answer a slice without having learned it, look up its patient's fold.
 
 ## Files

@@ -168,7 +168,10 @@ def difference(table, other, statistic, draws=2000, whole=str):
 
 
 def run_differences(tables, others, draws=2000, whole=str):
-    """`difference` of two runs, each {task: predictions table} of both tasks: the headline scores' names to it."""
+    """`difference` of two runs, each {task: predictions table} of both tasks: the headline scores' names to it.
+
+    `whole` as in `difference`.
+    """
     patients = [metrics.by_patient(run["classify"]).assign(file=lambda t: t["pid"]) for run in (tables, others)]
     found = (
         difference(tables["classify"], others["classify"], metrics.accuracy, draws, whole),
@@ -315,7 +318,7 @@ def scored(table, statistic, draws=2000, groups="pid"):
 
 
 def score_table(scores):
-    """Scores as a table for reading: three digits, of mm one, with the interval beside the value."""
+    """Scores as a table for reading, as text: three decimals, of mm one, with the interval beside the value."""
     return _readable(pd.DataFrame(scores).T, "value")[["value", "95 % interval"]]
 
 

@@ -303,7 +303,7 @@ def execute(notebook, page, partial, parameters):
     traceback are printed, `partial` is kept for reading, and SystemExit is raised; so it is, with a sentence, at
     Ctrl-C, on a full disk, and when another process trains the same fold.
     """
-    # it takes a parameter with a Literal type for unknown, and gives it all the same; each notebook checks its own
+    # papermill takes a parameter with a Literal type for unknown, but gives it; each notebook checks its own
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         with room_for(Path(partial)), TemporaryDirectory() as sockets:

@@ -65,7 +65,7 @@ def macro_f1(table):
 
 
 def log_loss(table):
-    """Mean of -log of the true class's probability (natural; a probability of 0 counts as one in a million)."""
+    """Mean of -log of the true class's probability (natural; a probability under a millionth counts as that)."""
     given = table[PROBABILITIES].to_numpy()[np.arange(len(table)), table["label"] - 1]
     return float(-np.log(np.maximum(given, 1e-6)).mean())
 
