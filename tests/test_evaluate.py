@@ -131,7 +131,7 @@ def test_difference_of_two_runs_can_draw_whole_families():
             "file": range(4),
             "pid": ["MR000001", "MR000001B", "MR000002", "MR000002B"],
             "fold": 1,
-            "label": 1,
+            "label": [1, 2, 1, 2],
             "dice": 0.5,
         }
     )
