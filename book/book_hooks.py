@@ -59,7 +59,7 @@ def written_scores(run):
         raise ConfigError(f"{path} has no {' nor '.join(missing)}, which prose names: make it anew by notebook 04")
 
     def written(name, kind):
-        return WRITTEN[name].format(scores[name][kind]).replace("%", " %")
+        return WRITTEN[name].format(scores[name][kind]).replace("%", " %").replace(" ", "\N{NO-BREAK SPACE}")
 
     return {name: f"{written(name, 'value')} ({written(name, 'low')} to {written(name, 'high')})" for name in WRITTEN}
 

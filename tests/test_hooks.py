@@ -20,7 +20,7 @@ def test_scores_in_prose_are_those_of_the_published_run():
     dice = scores["segment"]["mean Dice"]
     assert told["mean Dice"] == f"{dice['value']:.2f} ({dice['low']:.2f} to {dice['high']:.2f})"
     accuracy = 100 * scores["classify"]["accuracy by slice"]["value"]
-    assert told["accuracy by slice"].startswith(f"{accuracy:.1f} % (")
+    assert told["accuracy by slice"].startswith(f"{accuracy:.1f}\N{NO-BREAK SPACE}% (")
 
 
 def test_missing_scores_are_told(tmp_path, monkeypatch):
