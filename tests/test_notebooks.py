@@ -123,9 +123,11 @@ def test_page_of_what_was_tested_shows_the_figures_of_each_command(tmp_path):
     pd.DataFrame(bench | {"times as fast": ["over 3.0"]}).to_csv(tmp_path / "bench.csv", index=False)
     speed = {"a step of 16 slices, ms": {"forward": 50, "backward": 150}, "training, slices/s": {"ours": 80}}
     speed |= {"GFLOPS": {"training": 300, "product of float32 matrices": 400}}
+    speed |= {"train to": {"epochs": 7, "validation patients": {"ours": {"Dice": 0.625, "accuracy": 1, "seconds": 30}}}}
     (tmp_path / "bench.json").write_text(json.dumps(record | speed))
     notebook = execute("15_tested", tmp_path / "15.ipynb", tested=str(tmp_path))
     said = shown(notebook)
+    assert "After 7 epochs" in said and "0.625" in str(notebook.cells)
     assert "over 3.0" in str(notebook.cells) and "**200 ms**: forward (25%), backward (75%)" in said
     for words in ("**17** kills", "**38 of 39** tables", "2 faults", "**28,000** files", "**24** jobs on 2 nodes"):
         assert words in said
