@@ -42,14 +42,15 @@ def setup(app):
 
 def give_scores(app, config):
     """Prose takes its numbers from the committed scores as the book is built: none is typed."""
+    official, family = written_scores("full"), written_scores("full-family")
     config.myst_substitutions = config.myst_substitutions | {
-        "published": written_scores("full"),
-        "family": {name: text.split(" (")[0] for name, text in written_scores("full-family").items()},
+        "published": {name: "{value} ({low} to {high})".format(**one) for name, one in official.items()},
+        "family": {name: one["value"] for name, one in family.items()},
     }
 
 
 def written_scores(run):
-    """{score of WRITTEN: "value (low to high)"} of a committed run. Raises ConfigError if its scores are not there."""
+    """{score of WRITTEN: {value, low, high}} of a committed run, as text. Raises ConfigError if one is not there."""
     path = ROOT / "results" / run / "scores.json"
     if not path.exists():
         raise ConfigError(f"{path} is missing, and prose names its scores: get it back by git, or by notebook 04")
@@ -61,7 +62,7 @@ def written_scores(run):
     def written(name, kind):
         return WRITTEN[name].format(scores[name][kind]).replace("%", " %").replace(" ", "\N{NO-BREAK SPACE}")
 
-    return {name: f"{written(name, 'value')} ({written(name, 'low')} to {written(name, 'high')})" for name in WRITTEN}
+    return {name: {kind: written(name, kind) for kind in ("value", "low", "high")} for name in WRITTEN}
 
 
 def lead_to_page(app, env, node, title):

@@ -231,20 +231,25 @@ def parts(made, trained):
     return found
 
 
-def bench_goal(data, accuracy=0.85, dice=0.7, epochs=20):
+def bench_goal(data, accuracy=0.85, dice=0.7):
     """Seconds of training to a score on validation patients: the published network against the original pair at 128 px.
 
     Both with notebook 08's training, the epochs of config/trials.yaml and the rates there, which fall to the end; an
     epoch is judged as it ends, and judging is not counted. Returns two rows, and the scores at the end.
     """
     import keras
+    import yaml
 
     from braintumor import metrics, pipeline
+    from braintumor.files import ROOT
 
+    trials = yaml.safe_load((ROOT / "config/trials.yaml").read_text())["trials"]
+    epochs = trials["baseline"]["epochs"]
     goals, found, last = {"accuracy": accuracy, "Dice": dice}, {}, {}
-    settings = {"residual": ("mixed_bfloat16", 0.002), "original": ("float32", 0.001)}
-    for network, (precision, rate) in settings.items():
-        made = published(data, precision, network, crop_to=128, epochs=epochs, learning_rate=rate)
+    contest = ("residual", "baseline", "mixed_bfloat16"), ("original", "original", "float32")
+    for network, trial, precision in contest:
+        rate = trials[trial]["learning_rate"]
+        made = published(data, precision, network, crop_to=SIZE, epochs=epochs, learning_rate=rate)
         keras.utils.set_random_seed(1)
         rows, reached, spent = made["parts"].validation, {}, 0
         labels, masks = made["index"]["label"].to_numpy()[rows] - 1, made["masks"][rows].astype(bool)

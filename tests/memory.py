@@ -18,6 +18,7 @@ import psutil
 from tested import keep
 
 from braintumor.dataset import open_prepared
+from braintumor.estimate import side, stands_for_a_training
 from braintumor.files import ROOT
 from braintumor.provenance import machine
 
@@ -52,22 +53,17 @@ def memory(process):
         return 0  # it has just ended
 
 
-def pixels(record):
-    """Pixels a side that a training's network sees: those of the head where it was cut out, else the slice's."""
-    return record["parameters"].get("crop_to") or record["data"]["size"]
-
-
 def training(results):
     """The greatest peak memory (MB) and the number of trainings by pixels a side and count of slices."""
     records = {path: json.loads(path.read_text()) for folder in results for path in Path(folder).rglob("run.json")}
     table = pd.DataFrame(
         [
-            (pixels(one), one["data"]["slices"], one["peak_memory_mb"], one["seconds"])
+            (side(one["parameters"]), one["data"]["slices"], one["peak_memory_mb"])
             for one in records.values()
-            if "epochs" in one  # else it is no training's
+            if stands_for_a_training(one)
         ],
-        columns=["pixels", "slices", "MB", "seconds"],
-    ).drop_duplicates()  # a network for both tasks has two records of one training
+        columns=["pixels", "slices", "MB"],
+    )
     return table.groupby(["pixels", "slices"])["MB"].agg(["max", "size"]).reset_index()
 
 

@@ -18,7 +18,7 @@ import h5py
 import keras
 import numpy as np
 
-from braintumor import evaluate, inference, metrics, ood, splits
+from braintumor import evaluate, inference, ood, splits
 from braintumor.dataset import LABELS, open_data
 from braintumor.files import ROOT, atomic
 from braintumor.pipeline import as_input
@@ -90,7 +90,6 @@ def card(run, models="models"):
     """The model card (Mitchell et al. 2019) of the networks in `models`, with the scores of `run` in scores.json."""
     table, records = evaluate.gather(run, "classify")
     masks, _ = evaluate.gather(run, "segment")
-    named = (metrics.predicted_label(table) == table["label"]).groupby(table["label"]).mean()
     drawn = masks.groupby("label")["dice"].mean()
     scores = json.loads((ROOT / run / "scores.json").read_text())
     paths = {ROOT / models / f"fold-{record['parameters']['fold']}.keras": record for record in records}
@@ -108,7 +107,7 @@ def card(run, models="models"):
         patients=table["pid"].nunique(),
         run=run,
         scores="\n".join(lines),
-        named=LABELS[named.idxmin()].capitalize(),
+        named=evaluate.class_scores(table)["recall"].idxmin().capitalize(),
         drawn=LABELS[drawn.idxmin()],
         files="\n".join(files),
     )

@@ -31,10 +31,15 @@ def records():
     found = []
     for path in sorted((ROOT / "results").rglob("run.json")):
         record = json.loads(path.read_text())
-        given = record["parameters"]
-        if given.get("task") == given.get("tasks", [given.get("task")])[0]:
+        if stands_for_a_training(record):
             found.append(record | {"path": str(path.relative_to(ROOT))})
     return found
+
+
+def stands_for_a_training(record):
+    """Whether a run.json dict is a training's, and of the two that a network for both tasks leaves, the first."""
+    given = record["parameters"]
+    return "epochs" in record and given.get("task") == given.get("tasks", [given.get("task")])[0]
 
 
 def judges(notebook, parameters, known):
@@ -57,9 +62,14 @@ def judges(notebook, parameters, known):
     return [record for record in alike if fit(record) == best]
 
 
+def side(parameters):
+    """Pixels a side of a slice as the network sees it."""
+    return parameters.get("crop_to") or parameters["image_size"]
+
+
 def pixels(parameters):
     """Pixels of a slice as the network sees it."""
-    return (parameters.get("crop_to") or parameters["image_size"]) ** 2
+    return side(parameters) ** 2
 
 
 def seconds(parameters, slices, judged_by):
