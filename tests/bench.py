@@ -19,7 +19,7 @@ import psutil
 from PIL import Image
 from tested import keep
 
-from braintumor.dataset import PERCENTILES, find_slices, open_data, open_prepared, prepare
+from braintumor.data.prepared import PERCENTILES, find_slices, open_data, open_prepared, prepare
 
 SIZE = 128
 
@@ -99,7 +99,7 @@ def bench_augmentation(prepared):
     import keras  # in here, so that the processes that prepare slices do not start TensorFlow
     import tensorflow as tf
 
-    from braintumor import pipeline
+    from braintumor.training import augmentation as pipeline
 
     images, masks = tf.constant(prepared.images[:512]), tf.constant(prepared.masks[:512])
     layers = [
@@ -145,8 +145,8 @@ def published(data, precision="mixed_bfloat16", network="residual", **changed):
     import nbformat
     import yaml
 
-    from braintumor.files import ROOT
-    from braintumor.parameters import notebook_parameters
+    from braintumor.core.files import ROOT
+    from braintumor.core.parameters import notebook_parameters
 
     settings = yaml.safe_load((ROOT / "config/full.yaml").read_text())["both"]
     given = settings | {"data": data, "precision": precision, "network": network, "epochs": 1000} | changed
@@ -173,7 +173,7 @@ def bench_networks(data):
     """Training speed of the published network against the original study's two; and where the time goes."""
     import keras
 
-    from braintumor import models
+    from braintumor.models import original as models
 
     rates, pair = {}, ("original CNN at {} pixels", "original U-Net at {} pixels")
     for size, batch, steps in ((512, 8, 3), (SIZE, 16, 12)):
@@ -240,8 +240,9 @@ def bench_goal(data, accuracy=0.85, dice=0.7):
     import keras
     import yaml
 
-    from braintumor import metrics, pipeline
-    from braintumor.files import ROOT
+    from braintumor.core.files import ROOT
+    from braintumor.evaluation import metrics
+    from braintumor.training import augmentation as pipeline
 
     trials = yaml.safe_load((ROOT / "config/trials.yaml").read_text())["trials"]
     epochs = trials["baseline"]["epochs"]
@@ -283,11 +284,12 @@ def bench_predict(directory):
     """An answer of the five published networks with all that `braintumor predict` says, against Keras' own predict."""
     import keras
 
-    from braintumor import images, inference
-    from braintumor.dataset import scaled
-    from braintumor.files import ROOT
-    from braintumor.pipeline import as_input
-    from braintumor.splits import FOLDS
+    from braintumor.core.files import ROOT
+    from braintumor.data import formats as images
+    from braintumor.data.prepared import scaled
+    from braintumor.data.splits import FOLDS
+    from braintumor.inference import predictor as inference
+    from braintumor.training.augmentation import as_input
 
     paths = [source.path for source in find_slices(directory)][:200]
     began = time.perf_counter()
@@ -317,9 +319,9 @@ def main(data):
     prepared = open_data(data, SIZE)
     source = prepared.about["source"]
     rows = [bench_prepare(source)]
-    from braintumor import training  # not above: the processes that prepare slices need no TensorFlow
-    from braintumor.execution import is_whole
-    from braintumor.provenance import machine
+    from braintumor.training import loop as training  # not above: the processes that prepare slices need no TensorFlow
+    from braintumor.training.provenance import machine
+    from braintumor.workflow_engine.execution import is_whole
 
     training.start(1)  # as each notebook does; the number of threads can be set only before TensorFlow works
     rows.append(bench_augmentation(prepared))

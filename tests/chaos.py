@@ -25,10 +25,10 @@ import pandas as pd
 import psutil
 from tested import keep
 
-from braintumor.files import ROOT
-from braintumor.phantom import write_phantom
-from braintumor.processes import left_over
-from braintumor.provenance import machine
+from braintumor.core.files import ROOT
+from braintumor.core.processes import left_over
+from braintumor.data.phantom import write_phantom
+from braintumor.training.provenance import machine
 
 RUN, EPOCHS = "chaos-phantom", 8
 # The stages of a run, the last first, and what of the project is new while one is under way.

@@ -6,9 +6,9 @@ import signal
 import pytest
 from browser import NO_BROWSER, programs, window
 
-from braintumor.dataset import prepare
-from braintumor.files import ROOT
-from braintumor.phantom import write_phantom
+from braintumor.core.files import ROOT
+from braintumor.data.phantom import write_phantom
+from braintumor.data.prepared import prepare
 
 # a shell's background job ignores Ctrl-C, and so would all that tests start and stop by it
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,7 +29,7 @@ def prepared(phantom_folder, tmp_path_factory):
 @pytest.fixture(scope="session")
 def deterministic():
     """Two threads and deterministic kernels; TensorFlow takes the threads only before its first operation."""
-    from braintumor import training
+    from braintumor.training import loop as training
 
     training.start(seed=0, threads=2)
 
@@ -49,7 +49,7 @@ def only_pages(monkeypatch):
     """only_pages(paths): a run makes these pages and what they need, not those of committed results, which take
     minutes.
     """
-    from braintumor import execution
+    from braintumor.workflow_engine import execution
 
     def narrow(pages):
         targets, python = [page.relative_to(execution.ROOT) for page in pages], execution._python

@@ -53,12 +53,12 @@ from test_images import GRAY, PIXELS, RAS, SIDE, STANDARD, WIDE, as_volume, dico
 from tested import keep
 from tqdm import tqdm
 
-from braintumor import images
-from braintumor.dataset import LARGEST_SIDE, PLANES, Slice, find_slices, read_cvind, read_slice, scaled
-from braintumor.errors import DatasetError
-from braintumor.files import ROOT
-from braintumor.phantom import write_cvind, write_slice
-from braintumor.provenance import machine
+from braintumor.core.errors import DatasetError
+from braintumor.core.files import ROOT
+from braintumor.data import formats as images
+from braintumor.data.phantom import write_cvind, write_slice
+from braintumor.data.prepared import LARGEST_SIDE, PLANES, Slice, find_slices, read_cvind, read_slice, scaled
+from braintumor.training.provenance import machine
 
 MEMORY = 2 << 30  # bytes that reading may take beyond what the child has when it starts
 BATCH = 100  # inputs that one process reads

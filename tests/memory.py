@@ -17,15 +17,15 @@ import pandas as pd
 import psutil
 from tested import keep
 
-from braintumor.dataset import open_prepared
-from braintumor.estimate import side, stands_for_a_training
-from braintumor.files import ROOT
-from braintumor.provenance import machine
+from braintumor.core.files import ROOT
+from braintumor.data.prepared import open_prepared
+from braintumor.training.provenance import machine
+from braintumor.workflow_engine.estimate import side, stands_for_a_training
 
 LIMITS_MB = {128: 3000, 256: 6000}  # by pixels a side
 PREPARE = """
 import sys
-from braintumor.dataset import prepare
+from braintumor.data.prepared import prepare
 if __name__ == "__main__":
     prepare(sys.argv[1], sys.argv[2], int(sys.argv[3]))
 """

@@ -15,12 +15,17 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from test_images import NAMES
 
-from braintumor import cli, evaluate, images, inference, metrics, ood, report
-from braintumor.dataset import LABELS, scaled
-from braintumor.errors import DatasetError
-from braintumor.files import ROOT
-from braintumor.phantom import write_phantom
-from braintumor.pipeline import as_input
+from braintumor import cli
+from braintumor.core.errors import DatasetError
+from braintumor.core.files import ROOT
+from braintumor.data import formats as images
+from braintumor.data.phantom import write_phantom
+from braintumor.data.prepared import LABELS, scaled
+from braintumor.evaluation import metrics
+from braintumor.evaluation import scores as evaluate
+from braintumor.inference import ood, report
+from braintumor.inference import predictor as inference
+from braintumor.training.augmentation import as_input
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 REAL = ROOT.parent / "shared/data/figshare-1512427"

@@ -18,10 +18,13 @@ from browser import foreign, heard
 from PIL import Image
 from tornado.web import HTTPError
 
-from braintumor import app, images, inference, report
-from braintumor.dataset import LABELS
-from braintumor.errors import ChoiceError, DatasetError
-from braintumor.server import _only_visitors
+from braintumor.app_page import app
+from braintumor.app_page.server import _only_visitors
+from braintumor.core.errors import ChoiceError, DatasetError
+from braintumor.data import formats as images
+from braintumor.data.prepared import LABELS
+from braintumor.inference import predictor as inference
+from braintumor.inference import report
 
 SLICE = np.add.outer(np.arange(40), np.arange(48)).astype(np.uint8)
 

@@ -7,9 +7,9 @@ import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from braintumor import evaluate
-from braintumor.execution import TASKS
-from braintumor.files import ROOT
+from braintumor.core.files import ROOT
+from braintumor.evaluation import scores as evaluate
+from braintumor.workflow_engine.execution import TASKS
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 

@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from braintumor import dataset
-from braintumor.dataset import (
+from braintumor.core.errors import DatasetError
+from braintumor.core.files import ROOT
+from braintumor.data import prepared as dataset
+from braintumor.data.phantom import write_cvind, write_slice
+from braintumor.data.prepared import (
     check,
     export_png,
     find_slices,
@@ -27,9 +30,6 @@ from braintumor.dataset import (
     scaled_mask,
     slice_by_number,
 )
-from braintumor.errors import DatasetError
-from braintumor.files import ROOT
-from braintumor.phantom import write_cvind, write_slice
 
 FIGSHARE = ROOT.parent / "shared/data/figshare-1512427"
 SIDE = 32
@@ -296,7 +296,7 @@ def test_heap_that_hdf5_would_read_for_ever_is_refused(tmp_path, size):
     at = content.index(b"GCOL") + 16
     content[at : at + 16] = (1 if size else 0).to_bytes(8, "little") + size.to_bytes(8, "little")
     path.write_bytes(content)
-    code = "import sys; from braintumor.dataset import read_slice; read_slice(sys.argv[1])"
+    code = "import sys; from braintumor.data.prepared import read_slice; read_slice(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
     assert not lacks(done.stderr, "DatasetError", str(path), "a heap of this HDF5 file has objects of no size")
 
@@ -775,7 +775,7 @@ def test_phantom_is_drawn_on_first_use(root, monkeypatch):
         write_patients(directory)
         (directory / "phantom.json").write_text("{}")
 
-    monkeypatch.setattr("braintumor.phantom.write_phantom", draw)
+    monkeypatch.setattr("braintumor.data.phantom.write_phantom", draw)
     assert open_data("phantom", 16).about["kind"] == "phantom"
     open_data("phantom", 16)
     assert drawn == [root / "data/phantom"]

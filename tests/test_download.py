@@ -1,4 +1,4 @@
-"""`braintumor.download` against a server of phantom zips: cut, garbled, unsafe, disk full, refused."""
+"""`braintumor.data.download` against a server of phantom zips: cut, garbled, unsafe, disk full, refused."""
 
 import collections
 import errno
@@ -14,9 +14,9 @@ import zipfile
 
 import pytest
 
-from braintumor import download as module
-from braintumor.download import FIGSHARE_FILES, RemoteFile, download
-from braintumor.errors import DatasetError
+from braintumor.core.errors import DatasetError
+from braintumor.data import download as module
+from braintumor.data.download import FIGSHARE_FILES, RemoteFile, download
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -5,9 +5,11 @@ import json
 import pandas as pd
 import pytest
 
-from braintumor import evaluate, metrics, splits
-from braintumor.dataset import open_data
-from braintumor.errors import DatasetError
+from braintumor.core.errors import DatasetError
+from braintumor.data import splits
+from braintumor.data.prepared import open_data
+from braintumor.evaluation import metrics
+from braintumor.evaluation import scores as evaluate
 
 
 def write_fold(run, fold, files=(1, 2), epochs=3, digest="d"):

@@ -14,9 +14,10 @@ import psutil
 import pytest
 import yaml
 
-from braintumor import cli, execution
-from braintumor.errors import ParameterError
-from braintumor.files import ROOT
+from braintumor import cli
+from braintumor.core.errors import ParameterError
+from braintumor.core.files import ROOT
+from braintumor.workflow_engine import execution
 
 pytestmark = pytest.mark.usefixtures("alone_here")
 
@@ -329,7 +330,7 @@ def test_parameter_of_named_choices_is_taken_without_a_warning(tmp_path, capfd):
 
 @pytest.mark.parametrize("error", ["BusyError", "FullDiskError"])
 def test_busy_fold_and_full_disk_end_in_a_sentence(tmp_path, capfd, error):
-    source = f"from braintumor.errors import {error}\nraise {error}('fold-1 cannot be trained now; wait')"
+    source = f"from braintumor.core.errors import {error}\nraise {error}('fold-1 cannot be trained now; wait')"
     notebook, page = write_notebook(tmp_path / "stopped.ipynb", source), tmp_path / "page.ipynb"
     with pytest.raises(RuntimeError, match="stopped.ipynb did not run to its end"):
         execution.execute_apart(notebook, str(page), str(tmp_path / "partial.ipynb"), {})
@@ -350,7 +351,7 @@ def test_notebooks_at_once_cannot_be_given_the_same_port(tmp_path, capfd):
 # As Snakemake does: in a thread, while the main thread only takes note of Ctrl-C.
 IN_A_THREAD = """
 import signal, sys, threading
-from braintumor.execution import execute_apart
+from braintumor.workflow_engine.execution import execute_apart
 signal.signal(signal.SIGINT, lambda *_: None)
 thread = threading.Thread(target=execute_apart, args=(*sys.argv[1:], {}))
 thread.start()
@@ -387,7 +388,7 @@ def ends():
 """
     code = """
 import contextlib, sys
-from braintumor.execution import _python
+from braintumor.workflow_engine.execution import _python
 with contextlib.suppress(KeyboardInterrupt):
     _python(*sys.argv[1:])
 """

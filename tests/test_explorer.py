@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from browser import foreign, heard
 
-from braintumor import evaluate
-from braintumor.dataset import figshare_table
-from braintumor.explorer import explorer
-from braintumor.metrics import PROBABILITIES, predicted_label
+from braintumor.data.prepared import figshare_table
+from braintumor.evaluation import scores as evaluate
+from braintumor.evaluation.metrics import PROBABILITIES, predicted_label
+from braintumor.plots.explorer import explorer
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braintumor import diagram, figures, models
-from braintumor.metrics import PROBABILITIES
+from braintumor.evaluation.metrics import PROBABILITIES
+from braintumor.models import original as models
+from braintumor.plots import architecture as diagram
+from braintumor.plots import figures
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from docutils import nodes
 from sphinx.errors import ConfigError
 
-from braintumor.files import ROOT
+from braintumor.core.files import ROOT
 
 HOOKS = runpy.run_path(str(ROOT / "book/book_hooks.py"))
 

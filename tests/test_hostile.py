@@ -15,9 +15,10 @@ from PIL import Image
 from test_images import GRAY, NAMES
 from test_images import MASK as WIDE_MASK
 
-from braintumor import cli, execution
-from braintumor.dataset import check, find_slices, read_slice
-from braintumor.files import ROOT
+from braintumor import cli
+from braintumor.core.files import ROOT
+from braintumor.data.prepared import check, find_slices, read_slice
+from braintumor.workflow_engine import execution
 
 # Damaged files. `make fuzz` tries many more.
 
@@ -43,7 +44,7 @@ import json, os, sys, time
 import numpy as np
 sys.path.insert(0, "tests")
 import fuzz
-from braintumor.errors import DatasetError
+from braintumor.core.errors import DatasetError
 
 def reader(*_):
     number = next(calls)
@@ -149,7 +150,7 @@ def test_parameter_that_would_be_code_arrives_as_text(tmp_path, monkeypatch):
     notebook.cells = [nbformat.v4.new_code_cell("\n".join(cells), metadata={"tags": ["parameters"]})]
     notebook.cells += [
         nbformat.v4.new_code_cell(
-            "from braintumor.parameters import check_parameters\n_ = check_parameters(globals())"
+            "from braintumor.core.parameters import check_parameters\n_ = check_parameters(globals())"
         ),
         nbformat.v4.new_code_cell(shown),
     ]
@@ -243,6 +244,6 @@ def test_no_shell_is_given_a_name_and_nothing_unpickles():
     assert len({path for path, _ in looked_at}) > 30
     found = [(path.relative_to(ROOT).as_posix(), what) for path, source in looked_at for what in breaches(source)]
     # the parameters cell of a notebook of this project, to know its defaults
-    assert found == [("lib/braintumor/parameters.py", "exec")]
+    assert found == [("lib/braintumor/core/parameters.py", "exec")]
     snakefile = (ROOT / "workflow/Snakefile").read_text()
     assert "run:" in snakefile and "shell" not in snakefile and "script:" not in snakefile

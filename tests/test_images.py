@@ -35,11 +35,11 @@ from pydicom.uid import (
     RTStructureSetStorage,
 )
 
-from braintumor import images
-from braintumor.dataset import LARGEST_SIDE
-from braintumor.errors import DatasetError
-from braintumor.images import find, read
-from braintumor.phantom import write_slice
+from braintumor.core.errors import DatasetError
+from braintumor.data import formats as images
+from braintumor.data.formats import find, read
+from braintumor.data.phantom import write_slice
+from braintumor.data.prepared import LARGEST_SIDE
 
 pytestmark = pytest.mark.filterwarnings("error")  # what a library warns of must not reach the reader
 

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 from test_training import PARAMETERS, train, without_seconds, write_notebook
 
-from braintumor import provenance, training
-from braintumor.dataset import open_prepared, prepare
-from braintumor.errors import BusyError, FullDiskError
-from braintumor.pipeline import as_input, plain_batches, steps, training_batches
-from braintumor.training import FoldRun, read_table
+from braintumor.core.errors import BusyError, FullDiskError
+from braintumor.data.prepared import open_prepared, prepare
+from braintumor.training import loop as training
+from braintumor.training import provenance
+from braintumor.training.augmentation import as_input, plain_batches, steps, training_batches
+from braintumor.training.loop import FoldRun, read_table
 
 KILLS, EPOCHS = 20, 8
 

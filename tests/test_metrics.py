@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braintumor.errors import ParameterError
-from braintumor.metrics import (
+from braintumor.core.errors import ParameterError
+from braintumor.evaluation.metrics import (
     accuracy,
     balanced_accuracy,
     by_patient,

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from braintumor import metrics, models
-from braintumor.models import bce_dice, cnn, ensemble, unet
+from braintumor.evaluation import metrics
+from braintumor.models import original as models
+from braintumor.models.original import bce_dice, cnn, ensemble, unet
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 

@@ -14,9 +14,9 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from braintumor import predict
-from braintumor.files import ROOT
-from braintumor.metrics import PROBABILITIES
+from braintumor.core.files import ROOT
+from braintumor.evaluation import masks as predict
+from braintumor.evaluation.metrics import PROBABILITIES
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 

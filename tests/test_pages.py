@@ -6,10 +6,10 @@ import nbformat
 import pandas as pd
 import pytest
 
-from braintumor.dataset import LABELS, figshare_table
-from braintumor.evaluate import gather
-from braintumor.files import ROOT
-from braintumor.splits import family
+from braintumor.core.files import ROOT
+from braintumor.data.prepared import LABELS, figshare_table
+from braintumor.data.splits import family
+from braintumor.evaluation.scores import gather
 
 PAGE = (ROOT / "book/data.md").read_text()
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from braintumor.errors import ParameterError
-from braintumor.parameters import check_parameters
+from braintumor.core.errors import ParameterError
+from braintumor.core.parameters import check_parameters
 
 DECLARED = {
     "fold": int,

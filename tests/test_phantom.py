@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from skimage.draw import polygon2mask
 
-from braintumor.phantom import write_cvind, write_phantom, write_slice
+from braintumor.data.phantom import write_cvind, write_phantom, write_slice
 
 SIZE = 64
 
@@ -161,7 +161,7 @@ def test_says_which_argument_is_wrong(tmp_path, arguments):
 
 
 def test_a_failed_phantom_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("braintumor.phantom.write_cvind", lambda *_: 1 / 0)
+    monkeypatch.setattr("braintumor.data.phantom.write_cvind", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_phantom(tmp_path / "set", patients=15, size=SIZE, progress=False)
     assert not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from braintumor.pipeline import as_input, plain_batches, steps, training_batches, warp
+from braintumor.training.augmentation import as_input, plain_batches, steps, training_batches, warp
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 

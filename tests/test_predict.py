@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-from braintumor import inference, metrics, predict
-from braintumor.errors import DatasetError
-from braintumor.predict import dice_mask, load_models, load_network
+from braintumor.core.errors import DatasetError
+from braintumor.evaluation import masks as predict
+from braintumor.evaluation import metrics
+from braintumor.evaluation.masks import dice_mask, load_models, load_network
+from braintumor.inference import predictor as inference
 
 
 class Trap:

@@ -10,14 +10,14 @@ import time
 import psutil
 import pytest
 
-from braintumor import processes
-from braintumor.errors import BusyError
-from braintumor.files import atomic_folder
+from braintumor.core import processes
+from braintumor.core.errors import BusyError
+from braintumor.core.files import atomic_folder
 
 CLAIM = """
 import sys, time
 from pathlib import Path
-from braintumor import processes
+from braintumor.core import processes
 lock = processes.claim(Path(sys.argv[1]), "fold 1 is being trained")
 print("claimed", flush=True)
 sys.stdin.read()
@@ -27,7 +27,7 @@ processes.release(lock)
 RUN = """
 import subprocess, sys, time
 from pathlib import Path
-from braintumor import processes
+from braintumor.core import processes
 child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
 with processes.alone(Path(sys.argv[1]), "a run is being made"):
     subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
@@ -156,7 +156,7 @@ def test_folder_that_a_killed_process_left_unfinished_goes(tmp_path):
 STOPPED = """
 import multiprocessing, sys
 from pathlib import Path
-from braintumor import processes
+from braintumor.core import processes
 if __name__ == "__main__":
     with processes.alone(Path(sys.argv[1]), "a run is being made"), processes.pool(1) as executor:
         shared = multiprocessing.get_context("spawn").Lock()

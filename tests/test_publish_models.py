@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from braintumor import predict
-from braintumor.files import ROOT
+from braintumor.core.files import ROOT
+from braintumor.evaluation import masks as predict
 
 publish_models = runpy.run_path(str(ROOT / "workflow/publish_models.py"))
 

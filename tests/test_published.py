@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braintumor import evaluate, inference, splits
-from braintumor.files import ROOT
-from braintumor.metrics import PROBABILITIES, predicted_label
-from braintumor.provenance import run_digest
+from braintumor.core.files import ROOT
+from braintumor.data import splits
+from braintumor.evaluation import scores as evaluate
+from braintumor.evaluation.metrics import PROBABILITIES, predicted_label
+from braintumor.inference import predictor as inference
+from braintumor.training.provenance import run_digest
 
 LEAKAGE = ROOT / "results" / "leakage"
 BOTH = [
@@ -26,7 +28,7 @@ def tables():
 
 
 def test_each_slice_is_predicted_once_under_each_protocol(tables):
-    known = pd.read_csv(ROOT / "lib/braintumor/figshare.csv", dtype={"pid": str})
+    known = pd.read_csv(ROOT / "lib/braintumor/data/figshare.csv", dtype={"pid": str})
     for table, records in tables.values():
         assert len(records) == 5 and table["file"].tolist() == known["file"].tolist() == list(range(1, 3065))
         assert table[["pid", "label"]].equals(known[["pid", "label"]])
@@ -120,7 +122,7 @@ def test_networks_for_both_tasks_answered_patients_that_they_never_saw(tables):
 
 def test_published_scores_are_those_of_the_tables_and_the_slices_all_that_there_are():
     full = {task: evaluate.gather(ROOT / "results/full", task)[0] for task in ("classify", "segment")}
-    known = pd.read_csv(ROOT / "lib/braintumor/figshare.csv", dtype={"pid": str})
+    known = pd.read_csv(ROOT / "lib/braintumor/data/figshare.csv", dtype={"pid": str})
     scores = json.loads((ROOT / "results/full/scores.json").read_text())
     for table in full.values():
         assert table[["file", "pid", "label"]].equals(known[["file", "pid", "label"]])

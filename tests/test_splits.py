@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braintumor.errors import DatasetError, LeakageError, ParameterError
-from braintumor.files import ROOT
-from braintumor.splits import FOLDS, PROTOCOLS, Split, audit, family, folds, grouped_folds, original, split
+from braintumor.core.errors import DatasetError, LeakageError, ParameterError
+from braintumor.core.files import ROOT
+from braintumor.data.splits import FOLDS, PROTOCOLS, Split, audit, family, folds, grouped_folds, original, split
 
 FIGSHARE = ROOT.parent / "shared/data/figshare-1512427/index.csv"
 

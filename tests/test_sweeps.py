@@ -10,9 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from braintumor import cli, dataset, estimate, evaluate, execution, phantom, sweeps
-from braintumor.errors import ParameterError
-from braintumor.files import ROOT
+from braintumor import cli
+from braintumor.core.errors import ParameterError
+from braintumor.core.files import ROOT
+from braintumor.data import phantom
+from braintumor.data import prepared as dataset
+from braintumor.evaluation import scores as evaluate
+from braintumor.workflow_engine import estimate, execution, sweeps
 
 pytestmark = pytest.mark.usefixtures("alone_here")
 BOTH = {"protocol": "official", "folds": [1, 2], "seed": 1, "both": {"crop_to": 0, "epochs": 1, "filters": 4}}

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braintumor import provenance, training
-from braintumor.errors import ParameterError
-from braintumor.pipeline import as_input, plain_batches, steps, training_batches
-from braintumor.training import FoldRun, read_predictions
+from braintumor.core.errors import ParameterError
+from braintumor.training import loop as training
+from braintumor.training import provenance
+from braintumor.training.augmentation import as_input, plain_batches, steps, training_batches
+from braintumor.training.loop import FoldRun, read_predictions
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -406,8 +407,8 @@ def test_digest_does_not_change_with_other_cells(root):
 def library(root, tmp_path, monkeypatch):
     """A copy of lib/braintumor that the digest is taken of."""
     copy = tmp_path / "braintumor"
-    shutil.copytree(Path(provenance.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(provenance, "__file__", str(copy / "provenance.py"))
+    shutil.copytree(Path(provenance.__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "__file__", str(copy / "training/provenance.py"))
     return copy
 
 
@@ -421,9 +422,9 @@ def test_digest_changes_with_cells_of_its_own_task_only(root):
 @pytest.mark.parametrize(
     "module, reached, line",
     [
-        ("models", "cnn", "    _check_size(size)\n"),  # by name
-        ("models", "_check_size", "    if size < 64:\n"),  # through cnn
-        ("models", "CLASSES", "CLASSES = 3\n"),
+        ("models/original", "cnn", "    _check_size(size)\n"),  # by name
+        ("models/original", "_check_size", "    if size < 64:\n"),  # through cnn
+        ("models/original", "CLASSES", "CLASSES = 3\n"),
     ],
 )
 def test_digest_changes_with_the_code_that_is_reached_but_not_its_wording(library, module, reached, line):
@@ -439,14 +440,14 @@ def test_digest_changes_with_the_code_that_is_reached_but_not_its_wording(librar
 
 def test_digest_does_not_change_with_code_that_is_not_reached(library):
     first = digest()
-    path = library / "models.py"
+    path = library / "models/original.py"
     path.write_text(path.read_text().replace("filters * 16)", "filters * 32)") + "\nMORE = 1\n")
     assert digest() == first  # neither the U-Net nor what is new is asked for
     assert digest(PARAMETERS | {"task": "segment"}) != first
 
 
 def test_digest_does_not_change_with_docstrings_of_functions(library):
-    path = library / "models.py"
+    path = library / "models/original.py"
     first, source = digest(), path.read_text()
     changed = source.replace("The original study's classifier:", "Reworded:")
     assert changed != source
@@ -458,7 +459,7 @@ def test_digest_does_not_change_with_docstrings_of_functions(library):
 
 def test_digest_does_not_change_with_code_that_only_shows(library):
     first = digest()
-    path = library / "figures.py"
+    path = library / "plots/figures.py"
     path.write_text(path.read_text() + "\nMORE = 1\n")
     assert digest() == first
 

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from braintumor.files import ROOT
+from braintumor.core.files import ROOT
 
 WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))
 TARGETS = re.findall(r"^([a-z./-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from braintumor.files import ROOT, atomic, write_json
+from braintumor.core.files import ROOT, atomic, write_json
 
 
 def keep(name, table, record):

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from tested import keep
 
-from braintumor.execution import execute_apart, fold_parameters, read_profile
-from braintumor.files import ROOT
-from braintumor.metrics import PROBABILITIES
-from braintumor.provenance import machine
+from braintumor.core.files import ROOT
+from braintumor.evaluation.metrics import PROBABILITIES
+from braintumor.training.provenance import machine
+from braintumor.workflow_engine.execution import execute_apart, fold_parameters, read_profile
 
 THREADS = (1, 2, 2, 4)
 PROFILE = read_profile(ROOT / "config/quick.yaml")

@@ -1,6 +1,6 @@
 """Give every figshare slice its plane: axial, coronal, sagittal or unknown.
 
-    python workflow/planes.py --images SLICES --index index.csv --out lib/braintumor/figshare.csv
+    python workflow/planes.py --images SLICES --index index.csv --out lib/braintumor/data/figshare.csv
 
 figshare does not say in which plane a slice was cut, so it is read off the picture. SLICES holds the 3,064
 slices upright as N.jpg; index.csv has the columns file, pid and label.
@@ -42,7 +42,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from braintumor.files import atomic
+from braintumor.core.files import atomic
 
 SEEN = Path(__file__).with_name("planes_seen.csv")
 PLANES = np.array(["axial", "coronal", "sagittal"])  # in the order of the classifier's classes

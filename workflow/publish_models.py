@@ -18,11 +18,14 @@ import h5py
 import keras
 import numpy as np
 
-from braintumor import evaluate, inference, ood, splits
-from braintumor.dataset import LABELS, open_data
-from braintumor.files import ROOT, atomic
-from braintumor.pipeline import as_input
-from braintumor.predict import dice_mask
+from braintumor.core.files import ROOT, atomic
+from braintumor.data import splits
+from braintumor.data.prepared import LABELS, open_data
+from braintumor.evaluation import scores as evaluate
+from braintumor.evaluation.masks import dice_mask
+from braintumor.inference import ood
+from braintumor.inference import predictor as inference
+from braintumor.training.augmentation import as_input
 
 WEIGHTS = "model.weights.h5"  # Keras' own name for them within the archive
 HEADLINE = {
@@ -127,9 +130,10 @@ gives as their mean
 
 - `classify`: the probabilities of meningioma, glioma and pituitary tumor,
 - `segment`: for each pixel the probability that it is tumor, the mean also over three squares around the head. The mask
-  is cut from it by `braintumor.predict.dice_mask`; it always draws something, tumor or not.
+  is cut from it by `braintumor.evaluation.masks.dice_mask`; it always draws something, tumor or not.
 
-`fold-K.npz` belongs to `fold-K.keras`: it tells images that are unlike the slices it learned from (`braintumor.ood`).
+`fold-K.npz` belongs to `fold-K.keras`: it tells images that are unlike the slices it learned from
+(`braintumor.inference.ood`).
 `braintumor predict` asks all five about an image, with one square each. That mean was never scored, and cannot be on
 this dataset: up to four of the five learned from any of its patients. The scores below are of single networks, each on
 the patients it never saw; `braintumor predict --held-out` answers so.
@@ -138,9 +142,9 @@ Notebook `08_both` builds and trains them, and tells why they are as they are. W
 
 ```python
 import keras
-from braintumor.dataset import scaled, slice_by_number
-from braintumor.pipeline import as_input
-from braintumor.predict import dice_mask
+from braintumor.data.prepared import scaled, slice_by_number
+from braintumor.training.augmentation import as_input
+from braintumor.evaluation.masks import dice_mask
 
 model = keras.models.load_model("models/fold-1.keras", compile=False)
 image = slice_by_number("data/figshare", 1).image  # upright, any size and intensities

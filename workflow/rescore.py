@@ -11,10 +11,12 @@ import sys
 import keras
 import pandas as pd
 
-from braintumor import evaluate, metrics, predict
-from braintumor.dataset import open_data
-from braintumor.files import ROOT
-from braintumor.pipeline import as_input
+from braintumor.core.files import ROOT
+from braintumor.data.prepared import open_data
+from braintumor.evaluation import masks as predict
+from braintumor.evaluation import metrics
+from braintumor.evaluation import scores as evaluate
+from braintumor.training.augmentation import as_input
 
 
 def answers(model, prepared, table):

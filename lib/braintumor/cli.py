@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from braintumor.errors import DatasetError, LeakageError, ParameterError, printable
+from braintumor.core.errors import DatasetError, LeakageError, ParameterError, printable
 
 
 def main(arguments=None):
@@ -71,14 +71,14 @@ def _parser():
 
 
 def _download(args):
-    from braintumor.download import FIGSHARE, download
+    from braintumor.data.download import FIGSHARE, download
 
     download(args.dir, base_url=args.base_url or FIGSHARE)
     print(f"next: braintumor data check {args.dir}")
 
 
 def _check(args):
-    from braintumor import dataset
+    from braintumor.data import prepared as dataset
 
     report = dataset.check(args.dir)
     for file, fault in report["faults"]:
@@ -104,13 +104,13 @@ def _ranges(numbers):
 
 
 def _phantom(args):
-    from braintumor.phantom import write_phantom
+    from braintumor.data.phantom import write_phantom
 
     write_phantom(args.dir, patients=args.patients, seed=args.seed, size=args.size)
 
 
 def _export(args):
-    from braintumor import dataset
+    from braintumor.data import prepared as dataset
 
     print(f"wrote {dataset.export_png(args.dir, args.out)} slices to {args.out}")
 
@@ -120,8 +120,9 @@ def _predict(args):
 
     from tqdm import tqdm
 
-    from braintumor import inference, report
-    from braintumor.images import find
+    from braintumor.data.formats import find
+    from braintumor.inference import predictor as inference
+    from braintumor.inference import report
 
     paths, faults = find(args.images), 0
     if args.out:
@@ -145,8 +146,8 @@ def _predict(args):
 
 
 def _run(args):
-    from braintumor.execution import run
-    from braintumor.files import ROOT
+    from braintumor.core.files import ROOT
+    from braintumor.workflow_engine.execution import run
 
     if args.cores < 1:
         raise ParameterError(f"--cores is {args.cores}; expected 1 or more")
@@ -156,7 +157,7 @@ def _run(args):
         raise ParameterError(f"{cluster}: holds no profile of a cluster (config.yaml); there are {known}")
     profile = ROOT / "config" / f"{args.profile}.yaml"
     if args.dry_run:
-        from braintumor.estimate import dry_run
+        from braintumor.workflow_engine.estimate import dry_run
 
         print(dry_run(profile, args.data, args.cores))
         return
@@ -165,7 +166,7 @@ def _run(args):
 
 
 def _app(args):
-    from braintumor.server import serve
+    from braintumor.app_page.server import serve
 
     serve(args.data if args.data == "phantom" else str(Path(args.data).expanduser().resolve()), args.port)
 

@@ -25,9 +25,9 @@ import nbformat
 import pandas as pd
 import psutil
 
-from braintumor.files import ROOT, atomic, write_json
-from braintumor.phantom import write_phantom
-from braintumor.provenance import machine
+from braintumor.core.files import ROOT, atomic, write_json
+from braintumor.data.phantom import write_phantom
+from braintumor.training.provenance import machine
 
 NODES = ("n1", "n2")
 CONF, MARK = Path("/etc/slurm/slurm.conf"), "BRAINTUMOR_CLUSTER_TEST"
@@ -36,7 +36,7 @@ RUN = f"{PROFILE.stem}-phantom"
 # all of a run but the book, which is not tested here
 CODE = """
 import sys
-from braintumor import execution
+from braintumor.workflow_engine import execution
 execution.build_book = lambda profile: None
 execution.run(sys.argv[1], sys.argv[2], 2, *sys.argv[3:])
 """

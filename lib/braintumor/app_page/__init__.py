@@ -1,0 +1,1 @@
+"""The page of the app, and its server."""

@@ -1,0 +1,1 @@
+"""Slices: downloaded, drawn, read in their formats, prepared, split into folds."""

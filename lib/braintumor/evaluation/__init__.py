@@ -1,0 +1,1 @@
+"""Metrics, scores of a run, and masks."""

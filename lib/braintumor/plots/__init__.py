@@ -1,0 +1,1 @@
+"""Figures, the drawing of a network, the slice explorer."""

@@ -1,0 +1,1 @@
+"""Training: batches, the run of a fold, and the record of where its numbers come from."""

@@ -1,0 +1,1 @@
+"""Profiles, sweeps, the execution of a run and what it will take."""
