@@ -30,16 +30,16 @@ test: .venv/done  ## run the tests (CORES=2)
 	$(BIN)/pytest -n $(CORES) --dist loadfile
 
 site-check: .venv/done  ## look at each page of the built book in Chromium, and print what was checked
-	$(BIN)/python tests/site_check.py
+	$(BIN)/python tools/site_check.py
 
 pdf: .venv/done  ## print the built book to _build/brain-tumors.pdf (needs Chromium)
-	$(BIN)/python tests/print_book.py
+	$(BIN)/python tools/print_book.py
 
 archive: .venv/done  ## pack the built book as _build/brain-tumors.zip
 	$(BIN)/python -m zipfile -c _build/brain-tumors.zip _build/html
 
 fuzz: .venv/done  ## try 28,000 damaged files on the code that reads them (SHARE=1 SEED=1)
-	$(BIN)/python tests/fuzz.py --share $(SHARE) --seed $(SEED)
+	$(BIN)/python tools/fuzz.py --share $(SHARE) --seed $(SEED)
 
 lint: .venv/done  ## check form and style, notebooks included
 	$(BIN)/ruff check .
@@ -47,19 +47,19 @@ lint: .venv/done  ## check form and style, notebooks included
 	$(BIN)/nbstripout --verify notebooks/*.ipynb app/app.ipynb
 
 bench: .venv/done  ## measure speed against the usual alternatives
-	$(BIN)/python tests/bench.py "$(DATA)"
+	$(BIN)/python tools/bench.py "$(DATA)"
 
 chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte for byte
-	$(BIN)/python tests/chaos.py
+	$(BIN)/python tools/chaos.py
 
 cluster-test: .venv/done  ## a sweep on a SLURM of two nodes, one of which is lost (Debian, as root)
-	$(BIN)/python tests/cluster/run.py
+	$(BIN)/python tools/cluster/run.py
 
 threads: .venv/done  ## measure how far a training depends on the number of threads
-	$(BIN)/python tests/threads.py
+	$(BIN)/python tools/threads.py
 
 memory: .venv/done  ## measure the memory of preparing DATA, and gather that of training
-	$(BIN)/python tests/memory.py "$(DATA)"
+	$(BIN)/python tools/memory.py "$(DATA)"
 
 lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \

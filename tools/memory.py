@@ -1,6 +1,6 @@
 """Measure the memory that preparing the slices takes, and gather what training took from the records of runs.
 
-    python tests/memory.py FOLDER [RESULTS ...]
+    python tools/memory.py FOLDER [RESULTS ...]
 
 FOLDER holds slices; they are prepared at 128 and 256 pixels into a temporary folder. RESULTS are folders of runs, by
 default results/. Prints a line each and writes results/tested/memory.csv and memory.json. Exits with 1 if a figure is
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from tested import keep
+from results import keep
 
 from braintumor.core.files import ROOT
 from braintumor.data.prepared import open_prepared

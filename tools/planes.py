@@ -1,6 +1,6 @@
 """Give every figshare slice its plane: axial, coronal, sagittal or unknown.
 
-    python workflow/planes.py --images SLICES --index index.csv --out lib/braintumor/data/figshare.csv
+    python tools/planes.py --images SLICES --index index.csv --out lib/braintumor/data/figshare.csv
 
 figshare does not say in which plane a slice was cut, so it is read off the picture. SLICES holds the 3,064
 slices upright as N.jpg; index.csv has the columns file, pid and label.

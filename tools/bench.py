@@ -1,6 +1,6 @@
 """`make bench`: speed against the usual alternative, both measured in this run; prints ratios, asserts nothing.
 
-python tests/bench.py [DATA]    DATA: a folder of .mat files; default the phantom
+python tools/bench.py [DATA]    DATA: a folder of .mat files; default the phantom
 
 On all 3,064 slices it keeps what it found in results/tested. The machine should do nothing else. Some 40 minutes.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import psutil
 from PIL import Image
-from tested import keep
+from results import keep
 
 from braintumor.data.prepared import PERCENTILES, find_slices, open_data, open_prepared, prepare
 

@@ -1,7 +1,7 @@
 """`make fuzz`: damaged and hostile files through the code that reads them. The answer must be a slice that keeps all
 promises, or a DatasetError of one line that names the file; anything else is a finding.
 
-python tests/fuzz.py [--share 0.01] [--seed 1] [--only mat png]    --share: of the 10,000 .mat and 2,000 of the others
+python tools/fuzz.py [--share 0.01] [--seed 1] [--only mat png]    --share: of the 10,000 .mat and 2,000 of the others
 
 An input is decided by its kind, its number and the seed. They are read in processes of bounded memory and time; if one
 of these dies, the input that it was at is the finding. Findings are written to _build/fuzz, the table of a full run to
@@ -49,8 +49,8 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     RLELossless,
 )
-from test_images import GRAY, PIXELS, RAS, SIDE, STANDARD, WIDE, as_volume, dicom, png
-from tested import keep
+from tests.test_images import GRAY, PIXELS, RAS, SIDE, STANDARD, WIDE, as_volume, dicom, png
+from results import keep
 from tqdm import tqdm
 
 from braintumor.core.errors import DatasetError

@@ -1,7 +1,7 @@
 """How far a result depends on the number of threads: fold 1 of the profile quick, trained with 1, 2 and 4, and with 2
 once more.
 
-    python tests/threads.py
+    python tools/threads.py
 
 Notebook 02 trains on the phantom, into a temporary folder. Prints a line each and writes results/tested/threads.csv and
 threads.json. Exits with 1 if the same number of threads gave other predictions.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tested import keep
+from results import keep
 
 from braintumor.core.files import ROOT
 from braintumor.evaluation.metrics import PROBABILITIES

@@ -1,8 +1,8 @@
 """Stop a run again and again, at random moments of each of its stages, and see what comes out in the end.
 
-    python tests/chaos.py [SEED]
+    python tools/chaos.py [SEED]
 
-A tiny run (tests/chaos.yaml) is made in a copy of the project: once undisturbed, then in passes that are stopped many
+A tiny run (tools/chaos.yaml) is made in a copy of the project: once undisturbed, then in passes that are stopped many
 times, by kill -9, by Ctrl-C and by SIGTERM, and continued by the same command. Prints a line a stop, and writes
 results/tested/chaos.csv and chaos.json. Exits with 1 if a table differs in a byte from the undisturbed run's, if a stop
 cost more than one epoch, or if Ctrl-C or SIGTERM left no sentence, a lock or something running. It takes minutes, so it
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from tested import keep
+from results import keep
 
 from braintumor.core.files import ROOT
 from braintumor.core.processes import left_over
@@ -61,7 +61,7 @@ def copy_of_project(folder):
         if wanted and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    shutil.copy(ROOT / "tests/chaos.yaml", folder / "config")
+    shutil.copy(ROOT / "tools/chaos.yaml", folder / "config")
     write_phantom(folder / "data/slices", patients=15, size=64, progress=False)
 
 
