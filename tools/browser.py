@@ -1,4 +1,4 @@
-"""Chromium without a screen, and what it asked for: shared by tests and by `make site-check`."""
+"""Headless Chromium and its log: shared by browser tests, the site check and the PDF."""
 
 import json
 import shutil
@@ -7,61 +7,76 @@ from urllib.parse import urlsplit
 
 from selenium import webdriver
 
-OWN = ("data", "blob", "chrome")  # addresses that ask nobody
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NO_BROWSER = f"no browser: expected chromedriver and one of {', '.join(BROWSERS)}"
+LOCAL_SCHEMES = ("data", "blob", "chrome")
+FLAGS = (
+    "headless=new",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-dev-shm-usage",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+    "window-size=1280,900",
+)
 
 
 def programs():
-    """Chromium and its driver: the path of each, or None."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
+    """Find Chromium and its driver: the path of each, or None."""
+    browsers = [path for path in map(shutil.which, BROWSERS) if path]
+    return browsers[0] if browsers else None, shutil.which("chromedriver")
 
 
 @contextmanager
-def window(width, folder):
-    """A window of Chromium without a screen, with `folder` for what it remembers."""
+def window(width, profile_dir):
+    """Open a headless window of a width in pixels, with a profile of its own."""
     binary, driver = programs()
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        f"user-data-dir={folder}",
-        "window-size=1280,900",
-    ):
+    for flag in (*FLAGS, f"user-data-dir={profile_dir}"):
         options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    logs = {"performance": "ALL", "browser": "ALL"}
+    options.set_capability("goog:loggingPrefs", logs)
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
     try:
         resize(browser, width)
         browser.set_script_timeout(300)  # axe, on a busy machine
         browser.get("about:blank")
-        browser.get_log("performance")  # the browser's own start page
+        browser.get_log("performance")  # drop the requests of the start page
         yield browser
     finally:
         browser.quit()
 
 
 def resize(browser, width):
-    """A window has a least width, so the page's width is set as a telephone's would be."""
-    given = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", given)
+    """Emulate a device width: a real window cannot be as narrow as a phone."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1}
+    metrics["mobile"] = width < 600
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
-def heard(browser):
-    """What a browser asked for (addresses), and the errors on its console, since this was last called."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return requests, [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+def read_logs(browser):
+    """Return the requested URLs and the console errors since the last call."""
+    entries = browser.get_log("performance")
+    messages = [json.loads(entry["message"])["message"] for entry in entries]
+    requests = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    console = browser.get_log("browser")
+    errors = [entry["message"] for entry in console if entry["level"] == "SEVERE"]
+    return requests, errors
 
 
-def foreign(requests):
-    """Those of the addresses that are another host's."""
-    return [url for url in requests if urlsplit(url).scheme not in OWN and urlsplit(url).hostname != "127.0.0.1"]
+def external_requests(requests):
+    """Select the URLs of other hosts."""
+    urls = [(url, urlsplit(url)) for url in requests]
+    return [
+        url
+        for url, parts in urls
+        if parts.scheme not in LOCAL_SCHEMES and parts.hostname != "127.0.0.1"
+    ]

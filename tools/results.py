@@ -1,12 +1,15 @@
-"""Where the commands that test for minutes keep what they found: results/tested, which a page of the book shows."""
+"""Write the tables of the programs in tools/ to results/published/testing."""
 
 from datetime import UTC, datetime
 
-from braintumor.core.files import ROOT, atomic, write_json
+from braintumor.core.files import ROOT, atomic_write, write_json
+
+TESTING = ROOT / "results/published/testing"
 
 
-def keep(name, table, record):
-    """Write a command's table and its record, with the time, to results/tested: NAME.csv and NAME.json."""
-    with atomic(ROOT / f"results/tested/{name}.csv") as path:
+def save_results(name, table, record):
+    """Write a program's table and its record, with the time: NAME.csv, NAME.json."""
+    with atomic_write(TESTING / f"{name}.csv") as path:
         table.to_csv(path, index=False)
-    write_json(ROOT / f"results/tested/{name}.json", {"finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}"} | record)
+    finished = f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}"
+    write_json(TESTING / f"{name}.json", {"finished": finished} | record)

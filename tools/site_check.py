@@ -1,7 +1,8 @@
-"""The built book, looked at page by page in Chromium: prints a table of the checks, what each looked at, its faults.
+"""Check every page of the built book in Chromium and print a table of checks.
 
-`make site-check`; exits 1 on a fault. Each page is opened at the width of a desk and of a telephone, and read by axe
-(the checks of accessibility behind Lighthouse) in the light and the dark theme, with everything that folds unfolded.
+`make site-check`; exits with 1 on a fault. Each page is opened at the width of a desktop
+and of a phone. On the desktop axe-core checks accessibility in the light and the dark
+theme, with everything that folds unfolded.
 """
 
 import functools
@@ -12,203 +13,261 @@ import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from browser import NO_BROWSER, foreign, heard, programs, resize, window
+from browser import (
+    NO_BROWSER,
+    external_requests,
+    programs,
+    read_logs,
+    resize,
+    window,
+)
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe
+from site_links import check_html
 
 SITE = (Path(__file__).parents[1] / "_build" / "html").resolve()
-DESK, TELEPHONE = 1280, 390  # pixels
-HEAVIEST = 2_000_000  # bytes of a page with all that it loads
-WORDS = ("meningioma", "dice", "patients")  # that a reader would search for
-SHOWN = 5  # faults of a check that are listed
-BROWSERS_AT_ONCE = 2
+DESKTOP, PHONE = 1280, 390  # pixels
+MAX_PAGE_BYTES = 2_000_000  # a page with all that it loads, beside shared files
+SEARCH_WORDS = ("meningioma", "dice", "patients")
+N_LISTED = 5  # faults listed per check
+N_BROWSERS = 2
 
-HEADINGS = ("heading-order", "page-has-heading-one", "empty-heading")
+HEADING_RULES = ("heading-order", "page-has-heading-one", "empty-heading")
 CHECKS = (
-    "no request to another host",
-    "nothing named that another host would send",
-    "no error on the console",
-    "links inside lead somewhere",
-    "images are there",
-    "formulas are drawn",
-    "no wider than the window",
-    "headings in order",
-    "contrast AA, light",
-    "contrast AA, dark",
+    "no external requests",
+    "no external resources in the HTML",
+    "no console errors",
+    "internal links resolve",
+    "images load",
+    "formulas render",
+    "no horizontal overflow",
+    "heading order",
+    "contrast AA, light theme",
+    "contrast AA, dark theme",
     "alt text",
     "names, labels, landmarks",
-    "under 2 MB beside what all pages share",
-    "search finds",
+    "page weight under 2 MB",
+    "search returns pages",
 )
 
-# after MathJax: the page as a reader sees it
+# Resolves when MathJax has rendered the page.
 READY = """
 const done = arguments[0];
-const math = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
+const math = window.MathJax && MathJax.startup
+  ? MathJax.startup.promise : Promise.resolve();
 math.then(() => requestAnimationFrame(() => done()));
 """
 
-LOOK = """
-const page = document.scrollingElement;
+MEASURE = """
+const errors = [...document.querySelectorAll('[data-mjx-error]')];
 return {
-  wide: page.scrollWidth,
-  drawn: document.querySelectorAll('mjx-container').length,
+  width: document.scrollingElement.scrollWidth,
+  rendered: document.querySelectorAll('mjx-container').length,
   formulas: document.querySelectorAll('.math').length,
-  wrong: [...document.querySelectorAll('[data-mjx-error]')].map(one => one.dataset.mjxError),
-  images: [...document.images].map(one => ({
-    source: one.src, alt: one.getAttribute('alt'), there: !one.complete || one.naturalWidth > 0,
+  mathErrors: errors.map(node => node.dataset.mjxError),
+  images: [...document.images].map(image => ({
+    source: image.src, alt: image.getAttribute('alt'),
+    loaded: !image.complete || image.naturalWidth > 0,
   })),
 };
 """
 
 UNFOLD = """
-document.querySelectorAll('details').forEach(one => { one.open = true; });
-document.querySelectorAll('.toggle-hidden').forEach(one => one.classList.remove('toggle-hidden'));
-const still = '<style>*, ::before, ::after { animation: none !important; transition: none !important }</style>';
-document.head.insertAdjacentHTML('beforeend', still);
+document.querySelectorAll('details').forEach(node => { node.open = true; });
+document.querySelectorAll('.toggle-hidden').forEach(
+  node => node.classList.remove('toggle-hidden'));
+const style = document.head.appendChild(document.createElement('style'));
+style.textContent = `*, ::before, ::after {
+  animation: none !important; transition: none !important }`;
 """
 
-# {rule: [elements that pass, [where it fails]]}
+# Returns {rule: [number of elements that pass, [faults]]}.
 AXE = """
-const [theme, run, done] = arguments;
+const [theme, options, done] = arguments;
 document.documentElement.dataset.theme = theme;
-axe.run(document, run).then(found => {
+const describe = (rule, node) => {
+  const checks = node.any.concat(node.all, node.none);
+  const reasons = checks.map(check => check.message).join('; ');
+  return `${rule.id}: ${node.target.join(' ')} (${reasons})`;
+};
+axe.run(document, options).then(results => {
   const rules = {};
-  for (const rule of found.passes) rules[rule.id] = [rule.nodes.length, []];
-  for (const rule of found.violations) {
-    const faults = rule.nodes.map(one => `${rule.id}: ${one.target.join(' ')} (${one.any.concat(one.all, one.none)
-      .map(why => why.message).join('; ')})`);
-    rules[rule.id] = [(rules[rule.id] || [0])[0], faults];
+  for (const rule of results.passes) rules[rule.id] = [rule.nodes.length, []];
+  for (const rule of results.violations) {
+    const passed = (rules[rule.id] || [0])[0];
+    rules[rule.id] = [passed, rule.nodes.map(node => describe(rule, node))];
   }
   done(rules);
 });
 """
-RULES = {
+AXE_OPTIONS = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
-    "rules": {name: {"enabled": True} for name in HEADINGS},
+    "rules": {name: {"enabled": True} for name in HEADING_RULES},
 }
-CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
+AXE_CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 
 
-def pages(site):
-    return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if "_static" not in path.parts)
+class Report:
+    """Number of checked items and faults per check."""
+
+    def __init__(self):
+        self.counts, self.faults = defaultdict(int), defaultdict(list)
+
+    def add(self, check, count, faults):
+        self.counts[check] += count
+        self.faults[check] += faults
+
+    def has_failed(self):
+        """Whether a check found a fault, or had nothing to check."""
+        return any(self.faults[name] or not self.counts[name] for name in CHECKS)
+
+    def format_table(self):
+        """Return the lines of a table, then the first faults of each check."""
+        width = max(map(len, CHECKS))
+        lines = [f"{'check':{width}}  {'checked':>9}  {'faults':>6}"]
+        for name in CHECKS:
+            count, n_faults = self.counts[name], len(self.faults[name])
+            lines.append(f"{name:{width}}  {count:9,}  {n_faults:6,}")
+        for name in CHECKS:
+            faults = self.faults[name]
+            if faults:
+                lines += [f"\n{name}:", *(f"  {fault}" for fault in faults[:N_LISTED])]
+            if len(faults) > N_LISTED:
+                lines.append(f"  and {len(faults) - N_LISTED:,} more")
+        return lines
 
 
-def check(site, make_window):
-    """{check: (things looked at, faults)} of all CHECKS; `make_window(width)` opens a browser."""
-    looked, faults = defaultdict(int), defaultdict(list)
+def check_site(site, open_window):
+    """Run all checks on a site; `open_window(width)` opens a browser."""
+    report = Report()
+    files = [path.relative_to(site) for path in site.rglob("*.html")]
+    pages = sorted(path.as_posix() for path in files if "_static" not in path.parts)
+    check_html(site, pages, report)
+    visits = [(page, width) for width in (DESKTOP, PHONE) for page in pages]
 
-    def note(name, count, bad):
-        looked[name] += count
-        faults[name] += bad
+    def measure_pages(share):
+        with open_window(DESKTOP) as browser:
+            return [
+                (page, width, measure_page(browser, f"{address}/{page}", width))
+                for page, width in share
+            ]
 
-    named = pages(site)
-    check_files(site, named, note)
-    with serve(site) as address, ThreadPoolExecutor(BROWSERS_AT_ONCE) as threads:
-
-        def visit(some):
-            with make_window(DESK) as browser:
-                return [(page, width, look(browser, address, page, width)) for width, page in some]
-
-        every = [(width, page) for width in (DESK, TELEPHONE) for page in named]
-        shares = [every[start::BROWSERS_AT_ONCE] for start in range(BROWSERS_AT_ONCE)]
-        for page, width, seen in (one for share in threads.map(visit, shares) for one in share):
-            judge(site, page, width, seen, note)
-        with make_window(DESK) as browser:
-            check_search(browser, address, note)
-    return {name: (looked[name], faults[name]) for name in CHECKS}
-
-
-# In the browser
+    with serve(site) as address, ThreadPoolExecutor(N_BROWSERS) as threads:
+        shares = [visits[start::N_BROWSERS] for start in range(N_BROWSERS)]
+        for measured in threads.map(measure_pages, shares):
+            for page, width, measurement in measured:
+                check_page(site, page, width, measurement, report)
+        with open_window(DESKTOP) as browser:
+            check_search(browser, address, report)
+    return report
 
 
-def look(browser, address, page, width):
-    """What a browser sees on a page of some width."""
+def measure_page(browser, url, width):
+    """Return a dict of what a browser measures on a page of some width."""
     resize(browser, width)
-    browser.get(f"{address}/{page}")
+    browser.get(url)
     browser.execute_async_script(READY)
-    seen = browser.execute_script(LOOK)
-    requests, console = heard(browser)
-    seen |= {"requests": requests, "console": console}
-    if width == DESK:  # what axe reads is the same on a telephone
+    measurement = browser.execute_script(MEASURE)
+    measurement["requests"], measurement["console"] = read_logs(browser)
+    if width == DESKTOP:  # axe finds the same on a phone
         browser.execute_script(UNFOLD)
         Axe(browser).inject()
-        seen["light"] = browser.execute_async_script(AXE, "light", RULES)
-        seen["dark"] = browser.execute_async_script(AXE, "dark", CONTRAST)
-        heard(browser)  # axe loads styles once more: that is not the page's doing
-    return seen
+        run_axe = functools.partial(browser.execute_async_script, AXE)
+        measurement["light"] = run_axe("light", AXE_OPTIONS)
+        measurement["dark"] = run_axe("dark", AXE_CONTRAST)
+        read_logs(browser)  # axe loads the style sheets again: drop its requests
+    return measurement
 
 
-def judge(site, page, width, seen, note):
-    """Count what was seen on a page, and name what is wrong with it."""
+def check_page(site, page, width, measurement, report):
+    """Add the checks that every page gets, at both widths."""
 
-    def on_page(faults):
-        return [f"{page} at {width} px: {fault}" for fault in faults]
+    def add(check, count, faults):
+        located = [f"{page} at {width} px: {fault}" for fault in faults]
+        report.add(check, count, located)
 
-    note("no request to another host", len(seen["requests"]), on_page(foreign(seen["requests"])))
-    note("no error on the console", 1, on_page(seen["console"]))
-    note("images are there", len(seen["images"]), on_page(one["source"] for one in seen["images"] if not one["there"]))
-    missing = seen["formulas"] - seen["drawn"]
-    note("formulas are drawn", seen["formulas"], on_page(seen["wrong"] + [f"{missing} missing"] * (missing > 0)))
-    note("no wider than the window", 1, on_page([f"{seen['wide']} px wide"] * (seen["wide"] > width + 2)))
-    if width != DESK:
-        return
-    note("alt text", len(seen["images"]), on_page(one["source"] for one in seen["images"] if not told(one["alt"])))
-    # data: is in the page itself; what lies in _static (style, icons, MathJax) is loaded once for all pages
-    own = [url.path for url in map(urlsplit, seen["requests"]) if url.scheme == "http" and "/_static/" not in url.path]
-    weight = sum(length(site, path) for path in set(own))
-    note("under 2 MB beside what all pages share", 1, on_page([f"{weight / 1e6:.1f} MB"] * (weight > HEAVIEST)))
-    for rule, (passed, failed) in seen["light"].items():
-        name = "headings in order" if rule in HEADINGS else "names, labels, landmarks"
-        name = "contrast AA, light" if rule == "color-contrast" else name
-        note(name, passed + len(failed), on_page(failed))
-    for passed, failed in seen["dark"].values():
-        note("contrast AA, dark", passed + len(failed), on_page(failed))
+    requests, images = measurement["requests"], measurement["images"]
+    add("no external requests", len(requests), external_requests(requests))
+    add("no console errors", 1, measurement["console"])
+    broken = [image["source"] for image in images if not image["loaded"]]
+    add("images load", len(images), broken)
+    n_missing = measurement["formulas"] - measurement["rendered"]
+    faults = [f"{n_missing} not rendered"] if n_missing > 0 else []
+    add("formulas render", measurement["formulas"], measurement["mathErrors"] + faults)
+    is_wide = measurement["width"] > width + 2
+    add("no horizontal overflow", 1, [f"{measurement['width']} px"] * is_wide)
+    if width == DESKTOP:
+        check_desktop(site, measurement, add)
 
 
-def told(alt):
-    """Whether an alt text tells something: without one, MyST-NB gives a figure the path of its file."""
-    return bool(alt and alt.strip()) and not re.fullmatch(r"\S+\.(png|svg|jpe?g)", alt.strip())
+def check_desktop(site, measurement, add):
+    """Add the checks that do not depend on the width."""
+    images = measurement["images"]
+    unnamed = [image["source"] for image in images if not is_alt_text(image["alt"])]
+    add("alt text", len(images), unnamed)
+    weight = page_weight(site, measurement["requests"])
+    is_heavy = weight > MAX_PAGE_BYTES
+    add("page weight under 2 MB", 1, [f"{weight / 1e6:.1f} MB"] * is_heavy)
+    checks = dict.fromkeys(HEADING_RULES, "heading order")
+    checks["color-contrast"] = "contrast AA, light theme"
+    for rule, (n_passed, faults) in measurement["light"].items():
+        check = checks.get(rule, "names, labels, landmarks")
+        add(check, n_passed + len(faults), faults)
+    for n_passed, faults in measurement["dark"].values():
+        add("contrast AA, dark theme", n_passed + len(faults), faults)
 
 
-def length(site, path):
-    """Bytes of what was asked for at a path; the server has no other than the site's files."""
-    file = site / unquote(path).lstrip("/")
-    return file.stat().st_size if file.is_file() else 0
+def is_alt_text(alt):
+    """Whether an alt text is more than a file name, MyST-NB's default."""
+    alt = (alt or "").strip()
+    return bool(alt) and not re.fullmatch(r"\S+\.(png|svg|jpe?g)", alt)
 
 
-def check_search(browser, address, note):
-    for word in WORDS:
+def page_weight(site, requests):
+    """Bytes of the files a page loads, without _static: all pages share that."""
+    urls = [urlsplit(url) for url in requests]
+    paths = {unquote(url.path) for url in urls if url.scheme == "http"}
+    files = [site / path.lstrip("/") for path in paths if "/_static/" not in path]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def check_search(browser, address, report):
+    for word in SEARCH_WORDS:
         browser.get(f"{address}/search.html")
-        field = next(one for one in browser.find_elements("css selector", "input[name=q]") if one.is_displayed())
-        field.send_keys(word + "\n")
-        there = "document.querySelectorAll('#search-results ul.search li a').length"
-        found = wait(browser, f"return location.search.includes('q={word}') && {there}")
-        note("search finds", 1, [] if found else [f"{word}: nothing found"])
+        fields = browser.find_elements("css selector", "input[name=q]")
+        visible = [field for field in fields if field.is_displayed()]
+        visible[0].send_keys(word + "\n")
+        script = f"""return location.search.includes('q={word}') &&
+          document.querySelectorAll('#search-results ul.search li a').length"""
+        found = wait_for_script(browser, script)
+        report.add("search returns pages", 1, [] if found else [f"{word}: no page"])
 
 
-def wait(browser, script):
+def wait_for_script(browser, script):
+    """Return the first true value of a script, or None after a minute."""
     try:
-        return WebDriverWait(browser, 60).until(lambda _: browser.execute_script(script))
+        return WebDriverWait(browser, 60).until(
+            lambda _: browser.execute_script(script)
+        )
     except TimeoutException:
         return None
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
 
 @contextmanager
 def serve(site):
-    """The address at which a folder is served."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
+    """Serve a folder on localhost; yields the address."""
+    handler = functools.partial(QuietHandler, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -218,73 +277,21 @@ def serve(site):
             thread.join()
 
 
-# In the files
-
-
-class Named(HTMLParser):
-    """What a page names: places on it, links, and what it would load by itself."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.ids, self.links, self.loads = set(), set(), set()
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        given = {name: value for name, value in attributes if value}
-        self.ids |= {given[name] for name in ("id", "name") if name in given}
-        self.links |= {given[name] for name in ("href", "src") if name in given}
-        # links that a reader clicks may lead away
-        if "src" in given or (tag == "link" and given.get("rel") not in ("canonical", "author", "license")):
-            self.loads.add(given.get("src") or given.get("href", ""))
-
-
-def check_files(site, named, note):
-    parsed = {page: Named((site / page).read_text(encoding="utf-8")) for page in named}
-    for page, content in parsed.items():
-        outside = [f"{page}: {link}" for link in content.loads if urlsplit(link).netloc]
-        note("nothing named that another host would send", len(content.loads), outside)
-        inside = [link for link in content.links if not (urlsplit(link).scheme or urlsplit(link).netloc)]
-        dead = [f"{page}: {link}" for link in inside if not leads(site, page, link, parsed)]
-        note("links inside lead somewhere", len(inside), dead)
-
-
-def leads(site, page, link, parsed):
-    url = urlsplit(link)
-    target = ((site / page).parent / unquote(url.path) if url.path else site / page).resolve()
-    if not (target.is_relative_to(site) and target.exists()):
-        return False
-    name = target.relative_to(site).as_posix()
-    return not url.fragment or name not in parsed or unquote(url.fragment) in parsed[name].ids
-
-
-# The table
-
-
-def table(results):
-    """The lines of a table of what `check` found, and the first faults of each check below."""
-    wide = max(map(len, CHECKS))
-    lines = [f"{'check':{wide}}  {'looked at':>9}  {'faults':>6}"]
-    lines += [f"{name:{wide}}  {looked:9,}  {len(faults):6,}" for name, (looked, faults) in results.items()]
-    for name, (_, faults) in results.items():
-        lines += [f"\n{name}:"] * bool(faults) + [f"  {fault}" for fault in faults[:SHOWN]]
-        lines += [f"  and {len(faults) - SHOWN:,} more"] * (len(faults) > SHOWN)
-    return lines
-
-
-def stop_without_book_or_browser():
+def require_book_and_browser():
     if not (SITE / "index.html").exists():
-        sys.exit("The book is not built: run make book first.")
+        sys.exit(f"{SITE}: no book. Run make book first.")
     if not all(programs()):
         sys.exit(NO_BROWSER)
 
 
 def main():
-    stop_without_book_or_browser()
+    require_book_and_browser()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        results = check(SITE, lambda width: window(width, tempfile.mkdtemp(dir=folder)))
-    print(*table(results), sep="\n")
-    if any(faults or not looked for looked, faults in results.values()):  # to look at nothing is to find nothing
-        sys.exit(1)
+        report = check_site(
+            SITE, lambda width: window(width, tempfile.mkdtemp(dir=folder))
+        )
+    print(*report.format_table(), sep="\n")
+    sys.exit(1 if report.has_failed() else 0)
 
 
 if __name__ == "__main__":
