@@ -1,163 +1,301 @@
-"""Scores of slices and patients, each defined once; and intervals by bootstrap over patients."""
+"""Metrics of masks, and of tables of predictions with optional bootstrap weights.
+
+A metric of a table takes ``(table, weights=None)``. Without weights it returns a
+float. With weights of shape (n_bootstrap, n_rows), which count how often each row
+is in each resample, it returns an array of n_bootstrap values.
+"""
+
+from functools import wraps
 
 import numpy as np
 import pandas as pd
 from scipy.ndimage import binary_erosion, distance_transform_edt
-from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from braintumor.core.errors import ParameterError
-
-PROBABILITIES = ["p1", "p2", "p3"]  # of meningioma, glioma, pituitary tumor
+PROBABILITY_COLUMNS = ["prob_meningioma", "prob_glioma", "prob_pituitary"]
+SMALLEST_PROBABILITY = 1e-6  # tables have six digits
 
 
-def dice(true, predicted):
-    """Dice coefficient 2|A and B| / (|A| + |B|) of two bool masks (Dice 1945); 1.0 if both are empty."""
-    total = true.sum() + predicted.sum()
-    return 2 * np.logical_and(true, predicted).sum() / total if total else 1.0
+def compute_dice(y_true, y_pred):
+    """Compute the Dice coefficient of two bool masks; 1.0 if both are empty.
 
-
-def iou(true, predicted):
-    """Intersection over union |A and B| / |A or B| of two bool masks (Jaccard 1912); 1.0 if both are empty."""
-    union = np.logical_or(true, predicted).sum()
-    return np.logical_and(true, predicted).sum() / union if union else 1.0
-
-
-def hd95(true, predicted, spacing_mm):
-    """95 % Hausdorff distance of two bool masks' outlines, in mm: the 95th percentile of all distances from a
-    border pixel of one to the nearest border pixel of the other, both ways together (Taha and Hanbury 2015).
-
-    `spacing_mm` is a pixel's side. If one mask is empty it is the diagonal of the image; 0 if both are.
+    References
+    ----------
+    Dice 1945.
     """
-    if not (true.any() and predicted.any()):
-        return 0.0 if true.any() == predicted.any() else float(np.hypot(*true.shape) * spacing_mm)
-    rows, columns = np.nonzero(true | predicted)
-    window = np.s_[max(rows.min() - 1, 0) : rows.max() + 2, max(columns.min() - 1, 0) : columns.max() + 2]
-    edges = [mask[window] & ~binary_erosion(mask[window]) for mask in (true, predicted)]
-    to_true, to_predicted = (distance_transform_edt(~edge) for edge in edges)
-    return float(np.percentile(np.concatenate([to_predicted[edges[0]], to_true[edges[1]]]), 95) * spacing_mm)
+    total = y_true.sum() + y_pred.sum()
+    return float(2 * (y_true & y_pred).sum() / total) if total else 1.0
 
 
-def predicted_label(table):
-    """Most probable label (1 to 3) of each row of a predictions table."""
-    return table[PROBABILITIES].to_numpy().argmax(1) + 1
+def compute_iou(y_true, y_pred):
+    """Compute intersection over union of two bool masks; 1.0 if both are empty.
+
+    References
+    ----------
+    Jaccard 1912.
+    """
+    union = (y_true | y_pred).sum()
+    return float((y_true & y_pred).sum() / union) if union else 1.0
 
 
-def by_patient(table):
-    """One row a patient: the mean of its slices' probabilities, its label and fold."""
-    return table.groupby("pid", as_index=False).agg(
-        {"label": "first", "fold": "first"} | dict.fromkeys(PROBABILITIES, "mean")
+def compute_hd95(y_true, y_pred, spacing_mm):
+    """Compute the 95% Hausdorff distance between the borders of two bool masks.
+
+    It is the 95th percentile of the distances from each border pixel of either
+    mask to the nearest border pixel of the other mask, both directions pooled.
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of bool, shape (height, width)
+    spacing_mm : float
+        Side of a pixel in mm.
+
+    Returns
+    -------
+    float
+        Distance in mm: the diagonal of the image if one mask is empty, 0 if both.
+
+    References
+    ----------
+    Taha and Hanbury 2015.
+    """
+    if not y_true.any() and not y_pred.any():
+        return 0.0
+    if not y_true.any() or not y_pred.any():
+        return float(np.hypot(*y_true.shape) * spacing_mm)
+    window = _bounding_window(y_true | y_pred)
+    true_border, pred_border = _border(y_true[window]), _border(y_pred[window])
+    from_true = distance_transform_edt(~pred_border)[true_border]
+    from_pred = distance_transform_edt(~true_border)[pred_border]
+    distances = np.concatenate([from_true, from_pred])
+    return float(np.percentile(distances, 95) * spacing_mm)
+
+
+def _bounding_window(mask):
+    """Slices of the box around a mask, one pixel wider on each side."""
+    rows, columns = np.nonzero(mask)
+    return (
+        slice(max(rows.min() - 1, 0), rows.max() + 2),
+        slice(max(columns.min() - 1, 0), columns.max() + 2),
     )
 
 
-def accuracy(table):
-    """Share of rows whose most probable label is the true one."""
-    return float((predicted_label(table) == table["label"]).mean())
+def _border(mask):
+    return mask & ~binary_erosion(mask)
 
 
-def balanced_accuracy(table):
-    """Mean of the classes' recalls."""
-    return float(balanced_accuracy_score(table["label"], predicted_label(table)))
+def slice_metrics(y_true, y_pred, spacing_mm):
+    """Compute all metrics of the predicted mask of one slice.
 
-
-def macro_f1(table):
-    """Mean of the classes' F1 scores."""
-    return float(f1_score(table["label"], predicted_label(table), average="macro", zero_division=0))
-
-
-def log_loss(table):
-    """Mean of -log of the true class's probability (natural; a probability under a millionth counts as that)."""
-    given = table[PROBABILITIES].to_numpy()[np.arange(len(table)), table["label"] - 1]
-    return float(-np.log(np.maximum(given, 1e-6)).mean())
-
-
-def calibration_bins(table, bins=15):
-    """Slices by their greatest probability, in equal-width bins: mean confidence, share right and count of each bin."""
-    confidence = table[PROBABILITIES].to_numpy().max(1)
-    right = predicted_label(table) == table["label"].to_numpy()
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    rows = pd.DataFrame({"confidence": confidence, "right": right, "count": 1}).groupby(places)
-    return rows.agg({"confidence": "mean", "right": "mean", "count": "size"})
-
-
-def calibration_error(table, bins=15):
-    """Expected calibration error: mean |share right - confidence| over `calibration_bins`, weighted by their counts
-    (Guo et al. 2017)."""
-    binned = calibration_bins(table, bins)
-    return float(((binned["right"] - binned["confidence"]).abs() * binned["count"]).sum() / len(table))
-
-
-def interval(table, statistic, groups="pid", draws=2000, seed=0):
-    """95 % interval of `statistic(table)` by bootstrap: whole `groups` (patients) are drawn with replacement.
-
-    Slices of one patient are alike, so drawing slices would give too narrow an interval. Returns
-    (low, high), the 2.5th and 97.5th percentile of `draws` draws (Efron's percentile method). Raises ParameterError for
-    no draws.
+    Returns
+    -------
+    dict
+        dice, iou, hd95_mm, and area_true and area_pred in pixels.
     """
-    if draws < 1:
-        raise ParameterError(f"draws is {draws}; expected 1 or more")
-    rows = list(table.groupby(groups).indices.values())
-    random = np.random.default_rng(seed)
-    drawn = [
-        statistic(table.iloc[np.concatenate([rows[i] for i in random.integers(len(rows), size=len(rows))])])
-        for _ in range(draws)
+    return {
+        "dice": compute_dice(y_true, y_pred),
+        "iou": compute_iou(y_true, y_pred),
+        "hd95_mm": compute_hd95(y_true, y_pred, spacing_mm),
+        "area_true": int(y_true.sum()),
+        "area_pred": int(y_pred.sum()),
+    }
+
+
+def predict_classes(table):
+    """Return the most probable class (1 to 3) of each row: int array (n_rows,)."""
+    return table[PROBABILITY_COLUMNS].to_numpy().argmax(axis=1) + 1
+
+
+def average_by_patient(table):
+    """Average the class probabilities of each patient's slices: one row per pid."""
+    columns = {"y_true": "first", "fold": "first"}
+    columns |= dict.fromkeys(PROBABILITY_COLUMNS, "mean")
+    return table.groupby("pid", as_index=False).agg(columns)
+
+
+def _confidence(table):
+    return table[PROBABILITY_COLUMNS].to_numpy().max(axis=1)
+
+
+def _is_correct(table):
+    return predict_classes(table) == table["y_true"].to_numpy()
+
+
+def _metric(function):
+    """Let a metric for weights (n_bootstrap, n_rows) do without them as well."""
+
+    @wraps(function)
+    def metric(table, weights=None, **settings):
+        if weights is None:
+            return float(function(table, np.ones((1, len(table))), **settings)[0])
+        return function(table, weights, **settings)
+
+    return metric
+
+
+def _weighted_sum(weights, values):
+    """Sum of the rows' values (n_rows, ...) in each resample: (n_bootstrap, ...)."""
+    return weights @ np.asarray(values).astype(weights.dtype)
+
+
+def _weighted_mean(weights, values):
+    return _weighted_sum(weights, values) / weights.sum(axis=1)
+
+
+def _confusion_matrices(table, weights):
+    """Confusion matrix of each resample: (n_bootstrap, 3 true, 3 predicted)."""
+    cells = (table["y_true"].to_numpy() - 1) * 3 + predict_classes(table) - 1
+    counts = _weighted_sum(weights, cells[:, None] == np.arange(9))
+    return counts.reshape(-1, 3, 3)
+
+
+def _mean_of_present(numerator, denominator):
+    """Mean of the ratios over classes (n_bootstrap, 3) whose denominator is not 0."""
+    ratios = numerator / np.where(denominator > 0, denominator, 1)
+    return ratios.sum(axis=1) / (denominator > 0).sum(axis=1)
+
+
+@_metric
+def accuracy(table, weights):
+    """Compute the share of rows whose most probable class is the true one."""
+    return _weighted_mean(weights, _is_correct(table))
+
+
+@_metric
+def balanced_accuracy(table, weights):
+    """Compute the mean recall of the classes that are present."""
+    matrices = _confusion_matrices(table, weights)
+    correct = np.diagonal(matrices, axis1=1, axis2=2)
+    return _mean_of_present(correct, matrices.sum(axis=2))
+
+
+@_metric
+def macro_f1(table, weights):
+    """Compute the mean F1 score of the classes that are present or predicted."""
+    matrices = _confusion_matrices(table, weights)
+    correct = np.diagonal(matrices, axis1=1, axis2=2)
+    return _mean_of_present(2 * correct, matrices.sum(axis=1) + matrices.sum(axis=2))
+
+
+@_metric
+def log_loss(table, weights):
+    """Compute the cross-entropy (natural log, probabilities of at least 1e-6)."""
+    columns = table["y_true"].to_numpy() - 1
+    probabilities = table[PROBABILITY_COLUMNS].to_numpy()[
+        np.arange(len(table)), columns
     ]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
+    return _weighted_mean(weights, -np.log(probabilities.clip(SMALLEST_PROBABILITY)))
 
 
-def mean_interval(values, groups, draws=2000, seed=0):
-    """`interval` of the mean of `values` (n,) with whole `groups` (n,) drawn: the same draws, from the groups' sums.
+def _confidence_bins(table, n_bins):
+    """Equal-width bin of each row's confidence, from 0: int array (n_rows,)."""
+    return np.minimum((_confidence(table) * n_bins).astype(int), n_bins - 1)
 
-    Some hundred times as fast, which counts where each class, plane and size has its own. Returns (low, high).
+
+def bin_by_confidence(table, n_bins=15):
+    """Group the rows in equal-width bins of confidence.
+
+    Returns
+    -------
+    DataFrame
+        Mean confidence, accuracy and count of each bin that has rows.
     """
-    sums = pd.Series(np.asarray(values, float)).groupby(np.asarray(groups)).agg(["sum", "size"]).to_numpy()
-    random = np.random.default_rng(seed)
-    drawn = [sums[random.integers(len(sums), size=len(sums))].sum(axis=0) for _ in range(draws)]
-    means = [total / count for total, count in drawn]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    rows = pd.DataFrame(
+        {"confidence": _confidence(table), "accuracy": _is_correct(table), "count": 1}
+    )
+    columns = {"confidence": "mean", "accuracy": "mean", "count": "size"}
+    return rows.groupby(_confidence_bins(table, n_bins)).agg(columns)
 
 
-def pixel_sensitivity(table):
-    """Share of the true masks' pixels, over all rows of a segmentation table together, that is drawn."""
-    return float(_common_pixels(table).sum() / table["area_true"].sum())
+@_metric
+def calibration_error(table, weights, n_bins=15):
+    """Compute the expected calibration error over equal-width bins of confidence.
+
+    It is the mean of |accuracy - confidence| of the bins, weighted by their counts.
+
+    References
+    ----------
+    Guo et al. 2017.
+    """
+    bins = _confidence_bins(table, n_bins)[:, None] == np.arange(n_bins)
+    gaps = (_is_correct(table) - _confidence(table))[:, None] * bins
+    return np.abs(_weighted_sum(weights, gaps)).sum(axis=1) / weights.sum(axis=1)
 
 
-def pixel_precision(table):
-    """Share of the drawn pixels, over all rows of a segmentation table together, that is tumor; 0 if none is drawn."""
-    return float(_common_pixels(table).sum() / max(table["area_pred"].sum(), 1))
+def select_most_confident(table, fraction=0.9):
+    """Select the fraction of rows with the highest confidence, highest first."""
+    order = np.argsort(-_confidence(table), kind="stable")
+    return table.iloc[order[: round(fraction * len(table))]]
+
+
+@_metric
+def confident_accuracy(table, weights, fraction=0.9):
+    """Compute the accuracy of the most confident fraction of the rows."""
+    order = np.argsort(-_confidence(table), kind="stable")
+    ordered = weights[:, order]
+    n_selected = np.round(fraction * ordered.sum(axis=1))
+    free_places = n_selected[:, None] - ordered.cumsum(axis=1) + ordered
+    selected = free_places.clip(0, ordered)
+    return _weighted_sum(selected, _is_correct(table)[order]) / n_selected
+
+
+def temperature_scale(table, temperature):
+    """Divide the logits of a table's probabilities by a temperature.
+
+    A temperature above 1 lowers the confidence; the predicted classes stay.
+
+    References
+    ----------
+    Guo et al. 2017.
+    """
+    probabilities = table[PROBABILITY_COLUMNS].clip(lower=SMALLEST_PROBABILITY)
+    powers = probabilities ** (1 / temperature)
+    return table.assign(**powers.div(powers.sum(axis=1), axis=0))
+
+
+def mean_of(column):
+    """Return the metric that is the mean of a column."""
+    return _metric(lambda table, weights: _weighted_mean(weights, table[column]))
+
+
+def fraction_of_zeros(column):
+    """Return the metric that is the share of rows in which a column is 0."""
+    return _metric(lambda table, weights: _weighted_mean(weights, table[column] == 0))
+
+
+def median_of(column):
+    """Return the metric that is the median of a column."""
+
+    @_metric
+    def median(table, weights):
+        values = table[column].to_numpy()
+        order = np.argsort(values)
+        counts = weights[:, order].cumsum(axis=1)
+        last = counts[:, -1:] - 1
+        lower = (counts <= np.floor(last / 2)).sum(axis=1)
+        upper = (counts <= np.ceil(last / 2)).sum(axis=1)
+        return (values[order[lower]] + values[order[upper]]) / 2
+
+    return median
 
 
 def _common_pixels(table):
     return (table["dice"] * (table["area_true"] + table["area_pred"]) / 2).round()
 
 
-def tempered(table, temperature):
-    """A predictions table with its logits divided by `temperature`: over 1 it is less sure, and calls the same class.
-
-    Guo et al. 2017. A probability that was written as 0 counts as one in a million.
-    """
-    powers = table[PROBABILITIES].clip(lower=1e-6) ** (1 / temperature)
-    return table.assign(**powers.div(powers.sum(axis=1), axis=0))
+@_metric
+def pixel_recall(table, weights):
+    """Compute the share of true tumor pixels that are segmented, slices pooled."""
+    common = _weighted_sum(weights, _common_pixels(table))
+    return common / _weighted_sum(weights, table["area_true"])
 
 
-def surest(table, share=0.9):
-    """The `share` of a predictions table's rows whose greatest probability is greatest."""
-    confidence = table[PROBABILITIES].to_numpy().max(axis=1)
-    return table.iloc[np.argsort(-confidence, kind="stable")[: round(share * len(table))]]
+@_metric
+def pixel_precision(table, weights):
+    """Compute the share of segmented pixels that are tumor; 0 if there are none."""
+    common = _weighted_sum(weights, _common_pixels(table))
+    return common / _weighted_sum(weights, table["area_pred"]).clip(1)
 
 
-def segmentation_scores(true, predicted, spacing_mm):
-    """Scores of one slice's predicted mask (bool, native size): dice, iou, hd95_mm, area_true and area_pred."""
-    return {
-        "dice": dice(true, predicted),
-        "iou": iou(true, predicted),
-        "hd95_mm": hd95(true, predicted, spacing_mm),
-        "area_true": int(true.sum()),
-        "area_pred": int(predicted.sum()),
-    }
-
-
-def tumor_sizes(areas):
-    """Thirds of tumor area, as an ordered categorical: small, medium, large."""
+def bin_tumor_sizes(areas):
+    """Bin tumor areas in thirds: ordered categorical small, medium, large."""
     return pd.qcut(areas.rank(method="first"), 3, labels=["small", "medium", "large"])

@@ -1,4 +1,4 @@
-"""From the folds of a run to one table a task, and from the tables to scores with intervals."""
+"""Predictions of the folds of a run, joined, and their scores with intervals."""
 
 import json
 from pathlib import Path
@@ -9,329 +9,372 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from braintumor.core.errors import DatasetError
 from braintumor.core.files import ROOT
-from braintumor.data.prepared import LABELS, figshare_table, open_data
+from braintumor.data.figshare import load_figshare_index
+from braintumor.data.labels import LABELS
+from braintumor.data.prepared import open_data
 from braintumor.data.splits import FOLDS
 from braintumor.evaluation import metrics
-from braintumor.training.loop import read_predictions, read_table
-from braintumor.training.provenance import SHOW_ONLY
+from braintumor.evaluation.bootstrap import bootstrap_interval, mean_interval
+from braintumor.training.fold_run import read_table
 
-# scores for a quick look: name to (task, function of its predictions table)
-QUICK_SCORES = {
+# parameters that do not change a result; tried and change: in records of 2026
+BOOKKEEPING = {
+    "fold", "data", "results", "threads", "experiment_log", "description", "tried",
+    "change",
+}  # fmt: skip
+# name of a score without interval: (task, function of its table of predictions)
+SUMMARY_METRICS = {
     "accuracy by slice": ("classify", metrics.accuracy),
-    "balanced accuracy by patient": ("classify", lambda table: metrics.balanced_accuracy(metrics.by_patient(table))),
+    "balanced accuracy by patient": (
+        "classify",
+        lambda table: metrics.balanced_accuracy(metrics.average_by_patient(table)),
+    ),
     "cross-entropy": ("classify", metrics.log_loss),
     "expected calibration error": ("classify", metrics.calibration_error),
-    "mean Dice": ("segment", lambda table: float(table["dice"].mean())),
-    "share without overlap": ("segment", lambda table: float((table["dice"] == 0).mean())),
+    "mean Dice": ("segment", metrics.mean_of("dice")),
+    "share of zero overlap": ("segment", metrics.fraction_of_zeros("dice")),
 }
-HEADLINES = ("accuracy by slice", "balanced accuracy by patient", "mean Dice")  # those by which runs are compared
+HEADLINE_METRICS = ("accuracy by slice", "balanced accuracy by patient", "mean Dice")
 
 
-def gather(run, task, folds=FOLDS):
-    """The finished ones of `folds` of one task: (predictions table, list of run.json dicts).
+def load_predictions(run, task, folds=FOLDS):
+    """Load the test predictions of the finished folds of a task.
 
-    `run` is a folder under the project, such as results/quick-phantom; `task` the folder in it, such as "classify" or
-    "segment". Raises DatasetError if no fold is finished, if folds come from different data or settings, or if a slice
-    is predicted twice.
+    Parameters
+    ----------
+    run : str or Path
+        Folder below the project, such as results/published/full, or absolute path.
+    task : str
+        Folder in it, such as classify or segment.
+    folds : iterable of int
+        Folds to load; unfinished folds are left out.
+
+    Returns
+    -------
+    table : DataFrame
+        Predictions of all folds, by file number.
+    records : list of dict
+        run.json of each fold.
+
+    Raises
+    ------
+    DatasetError
+        If no fold is finished, data or settings differ between folds, or a slice is
+        in two folds.
     """
-    folder = ROOT / Path(run) / task
-    folds = [folder / f"fold-{fold}" for fold in sorted(folds) if (folder / f"fold-{fold}" / "run.json").exists()]
-    if not folds:
+    folder = ROOT / run / task
+    paths = [folder / f"fold-{fold}" for fold in sorted(folds)]
+    paths = [path for path in paths if (path / "run.json").exists()]
+    if not paths:
         raise DatasetError(
-            f"{folder}: holds no finished fold; run the notebook that trains them (02_classify, 03_segment) with the "
-            "same results folder first, or `make book`"
+            f"{folder}: got no finished fold, expected at least 1. "
+            "Run the notebook that trains this task with the same results folder."
         )
-    records = [json.loads((fold / "run.json").read_text()) for fold in folds]
-    refuse_mixed(folder, records)
-    table = pd.concat([read_predictions(fold) for fold in folds], ignore_index=True)
-    if (twice := table["file"].duplicated()).any():
-        raise DatasetError(f"{folder}: slice {table['file'][twice].iloc[0]} is predicted by two folds; expected one")
-    return table.sort_values("file", ignore_index=True), records
+    records = [json.loads((path / "run.json").read_text()) for path in paths]
+    check_consistent_runs(folder, records)
+    tables = [read_table(path / "predictions.csv") for path in paths]
+    table = pd.concat(tables, ignore_index=True).sort_values("file", ignore_index=True)
+    repeated = table.loc[table["file"].duplicated(), "file"]
+    if len(repeated):
+        raise DatasetError(
+            f"{folder}: got slice {repeated.iloc[0]} in two folds, expected one. "
+            "Remove the fold that does not belong."
+        )
+    return table, records
 
 
-def refuse_mixed(folder, records, varying=()):
-    """Raise DatasetError if run.json dicts, of `folder`, come from different data or settings.
+def check_consistent_runs(folder, records, varying=()):
+    """Check that records of a folder have the same data and settings.
 
-    Folds differ in number, and may in what does not change a result; `varying` names other parameters that may differ.
+    Parameters
+    ----------
+    folder : Path
+        Named in the error message.
+    records : list of dict
+        Contents of run.json.
+    varying : iterable of str
+        Parameters that may differ, besides the fold and what changes no result.
+
+    Raises
+    ------
+    DatasetError
+        If they differ.
     """
+    differing = []
     if len({record["data"]["digest"] for record in records}) > 1:
-        raise DatasetError(f"{folder}: its folds were trained on different data; remove those that do not belong")
-    may_differ = {"fold", *SHOW_ONLY, *varying}
-    settings = [{k: v for k, v in record["parameters"].items() if k not in may_differ} for record in records]
-    if differing := [name for name in settings[0] if any(one.get(name) != settings[0][name] for one in settings)]:
-        raise DatasetError(f"{folder}: its folds differ in {', '.join(differing)}; remove those that do not belong")
+        differing.append("data")
+    settings = [record["parameters"] for record in records]
+    for name in settings[0].keys() - BOOKKEEPING - set(varying):
+        if any(other.get(name) != settings[0][name] for other in settings):
+            differing.append(name)
+    if differing:
+        raise DatasetError(
+            f"{folder}: got folds that differ in {', '.join(sorted(differing))}, "
+            "expected the same values in all. Remove the folds that do not belong."
+        )
 
 
-def origin(table, records):
-    """What a table of scores was made from: data, protocol, folds, how many slices of how many, and digests of runs."""
-    first = records[0]
+def score_metadata(table, records):
+    """Return what a table of scores is made from: data, protocol, folds, slices."""
     return {
-        "data": first["data"],
-        "protocol": first["parameters"]["protocol"],
+        "data": records[0]["data"],
+        "protocol": records[0]["parameters"]["protocol"],
         "folds": [record["parameters"]["fold"] for record in records],
         "slices": len(table),
-        "runs": [record["digest"] for record in records],
     }
 
 
-def gather_validation(run, records):
-    """What each fold of a run's classification said of its validation patients: one table, `fold` telling which.
+def load_validation(run, records):
+    """Load the validation predictions of a run's classification folds, joined.
 
-    `records` are those of `gather`. A patient may validate in several folds. Raises DatasetError if a fold has no such
-    table.
+    `records` are those of `load_predictions`. A patient may be in several folds.
+
+    Raises
+    ------
+    DatasetError
+        If a fold has no validation.csv.
     """
-    folder = ROOT / Path(run) / "classify"
-    paths = [folder / f"fold-{record['parameters']['fold']}" / "validation.csv" for record in records]
-    if missing := [path for path in paths if not path.exists()]:
-        raise DatasetError(f"{missing[0]}: is not there; remove {missing[0].parent} and train that fold again")
-    return pd.concat(map(read_table, paths), ignore_index=True)
+    tables = []
+    for record in records:
+        fold = record["parameters"]["fold"]
+        path = ROOT / run / "classify" / f"fold-{fold}" / "validation.csv"
+        if not path.exists():
+            raise DatasetError(
+                f"{path}: got no file, expected the validation predictions. "
+                f"Remove {path.parent} and train fold {fold} again."
+            )
+        tables.append(read_table(path))
+    return pd.concat(tables, ignore_index=True)
 
 
-def parts_by_fold(table, validation, count):
-    """Slices and patients in each fold's test, validation and training, and the tested patients by class.
+def load_histories(run, task, records):
+    """Load history.csv of each fold of `records`, joined, with a column fold."""
+    tables = []
+    for record in records:
+        fold = record["parameters"]["fold"]
+        path = ROOT / run / task / f"fold-{fold}" / "history.csv"
+        tables.append(read_table(path).assign(fold=fold))
+    return pd.concat(tables, ignore_index=True)
 
-    `table` and `validation` are those of `gather` and `gather_validation`; `count` is of all slices. Training had what
-    was in neither, which is known when the folds are all there. A DataFrame, a row a fold.
+
+def fold_composition(table, validation, n_slices):
+    """Count slices and patients in each part of each fold.
+
+    Parameters
+    ----------
+    table, validation : DataFrame
+        From `load_predictions` and `load_validation`.
+    n_slices : int
+        Slices of the whole data; the training part is counted if all folds are there.
+
+    Returns
+    -------
+    DataFrame
+        A row per fold; columns (part, "slices" or "patients"), and the number of
+        test patients of each class.
     """
     rows = {}
-    for fold, tested in table.groupby("fold"):
-        validated = validation[validation["fold"] == fold]
-        parts = {"test": tested, "validation": validated}
-        if len(table) == count:
-            parts["training"] = table[~table["file"].isin([*tested["file"], *validated["file"]])]
-        patients = tested.groupby("label")["pid"].nunique()
-        rows[fold] = {
-            (part, what): number
-            for part, own in parts.items()
-            for what, number in (("slices", len(own)), ("patients", own["pid"].nunique()))
-        } | {("patients of the test", name): patients.get(label, 0) for label, name in LABELS.items()}
+    for fold, test in table.groupby("fold"):
+        parts = {"test": test, "validation": validation[validation["fold"] == fold]}
+        if len(table) == n_slices:
+            held_out = pd.concat(parts.values())["file"]
+            parts["training"] = table[~table["file"].isin(held_out)]
+        row = {}
+        for part, rows_of_part in parts.items():
+            row[part, "slices"] = len(rows_of_part)
+            row[part, "patients"] = rows_of_part["pid"].nunique()
+        patients = test.groupby("y_true")["pid"].nunique()
+        for label, name in LABELS.items():
+            row["test patients", name] = patients.get(label, 0)
+        rows[fold] = row
     return pd.DataFrame(rows).T.rename_axis("fold")
 
 
-def histories(run, task, records):
-    """history.csv of each fold of a run, one under the other, with a column fold; `records` are those of `gather`."""
-    folds = [record["parameters"]["fold"] for record in records]
-    folder = ROOT / Path(run) / task
-    return pd.concat([read_table(folder / f"fold-{fold}" / "history.csv").assign(fold=fold) for fold in folds])
+def fit_temperatures(validation):
+    """Fit each fold's temperature, 0.25 to 4, to the log loss of its validation.
 
+    Returns
+    -------
+    Series
+        Temperature by fold.
 
-def temperatures(validation):
-    """The temperature of each fold that makes its validation patients' log loss least: Series by fold.
-
-    Guo et al. 2017. It is sought between 0.25 and 4: a fold without errors would go on without end.
+    References
+    ----------
+    Guo et al. 2017.
     """
+
+    def loss(temperature, table):
+        return metrics.log_loss(metrics.temperature_scale(table, temperature))
+
     return pd.Series(
         {
-            fold: minimize_scalar(
-                lambda value, table=table: metrics.log_loss(metrics.tempered(table, value)), bounds=(0.25, 4)
-            ).x
+            fold: minimize_scalar(loss, bounds=(0.25, 4), args=(table,)).x
             for fold, table in validation.groupby("fold")
         }
     )
 
 
-def all_tempered(table, by_fold):
-    """A predictions table, each fold with its own temperature (Series by fold)."""
-    return pd.concat(metrics.tempered(part, by_fold[fold]) for fold, part in table.groupby("fold")).sort_index()
+def apply_temperatures(table, temperatures):
+    """Scale each fold's predictions by its temperature (Series by fold)."""
+    parts = [
+        metrics.temperature_scale(part, temperatures[fold])
+        for fold, part in table.groupby("fold")
+    ]
+    return pd.concat(parts).sort_index()
 
 
-def by_group(table, column, groups, draws=2000):
-    """Mean of `column` in each of `groups` (names of columns), with its interval by patients: a table.
+def score_with_ci(table, metric, n_bootstrap=2000, groups="pid"):
+    """Compute a metric and its 95% interval by bootstrap over groups.
 
-    Rows: (name of the column, group); columns: slices, patients, mean, low, high.
+    Returns
+    -------
+    dict
+        value, low and high, rounded to six digits: more depend on the machine.
     """
-    rows = {
-        (name, str(group)): {
-            "slices": len(part),
-            "patients": part["pid"].nunique(),
-            "mean": part[column].mean(),
-            **dict(zip(("low", "high"), metrics.mean_interval(part[column], part["pid"], draws), strict=True)),
-        }
-        for name in groups
-        for group, part in table.groupby(name, observed=True)
+    low, high = bootstrap_interval(table, metric, groups, n_bootstrap)
+    scores = {"value": metric(table), "low": low, "high": high}
+    return {name: round(float(score), 6) for name, score in scores.items()}
+
+
+def summarize_classification(table, n_bootstrap=2000):
+    """Compute the scores of a classification table: {name: {value, low, high}}."""
+    patients = metrics.average_by_patient(table)
+    scores = {
+        "accuracy by slice": (table, metrics.accuracy),
+        "macro F1 by slice": (table, metrics.macro_f1),
+        "accuracy by patient": (patients, metrics.accuracy),
+        "balanced accuracy by patient": (patients, metrics.balanced_accuracy),
+        "expected calibration error": (table, metrics.calibration_error),
+        "accuracy by slice, most confident 90%": (table, metrics.confident_accuracy),
     }
+    return {name: score_with_ci(*score, n_bootstrap) for name, score in scores.items()}
+
+
+def summarize_segmentation(table, n_bootstrap=2000):
+    """Compute the scores of a segmentation table: {name: {value, low, high}}.
+
+    HD95 is left out if the pixel spacing of a slice is not known.
+    """
+    scores = {
+        "mean Dice": metrics.mean_of("dice"),
+        "median Dice": metrics.median_of("dice"),
+        "mean IoU": metrics.mean_of("iou"),
+        "share of zero overlap": metrics.fraction_of_zeros("dice"),
+        "share of empty masks": metrics.fraction_of_zeros("area_pred"),
+        "pixel recall": metrics.pixel_recall,
+        "pixel precision": metrics.pixel_precision,
+    }
+    if table["hd95_mm"].notna().all():
+        scores["median HD95 (mm)"] = metrics.median_of("hd95_mm")
+    return {
+        name: score_with_ci(table, metric, n_bootstrap)
+        for name, metric in scores.items()
+    }
+
+
+def summarize_by_class(table):
+    """Compute accuracy, precision, recall, F1 and slices of each class vs. the rest.
+
+    Precision of a class that is not predicted, and recall of a class that is not
+    present, are 0.
+    """
+    y_true, y_pred = table["y_true"].to_numpy(), metrics.predict_classes(table)
+    precision, recall, f1, n_slices = precision_recall_fscore_support(
+        y_true, y_pred, labels=list(LABELS), zero_division=0
+    )
+    scores = {
+        "accuracy": [((y_pred == k) == (y_true == k)).mean() for k in LABELS],
+        "precision": precision,
+        "recall": recall,
+        "F1": f1,
+        "slices": n_slices,
+    }
+    return pd.DataFrame(scores, index=list(LABELS.values()))
+
+
+def summarize_by_group(table, column, groups, n_bootstrap=2000):
+    """Compute the mean of a column in each group, with its interval.
+
+    Parameters
+    ----------
+    table : DataFrame
+    column : str
+        Such as dice or is_correct.
+    groups : iterable of str
+        Columns to group by, each on its own.
+
+    Returns
+    -------
+    DataFrame
+        Rows (name of the column, group); columns slices, patients, mean, low, high.
+    """
+    rows = {}
+    for name in groups:
+        for group, part in table.groupby(name, observed=True):
+            low, high = mean_interval(part[column], part["pid"], n_bootstrap)
+            rows[name, str(group)] = {
+                "slices": len(part),
+                "patients": part["pid"].nunique(),
+                "mean": part[column].mean(),
+                "low": low,
+                "high": high,
+            }
     return pd.DataFrame(rows).T.astype({"slices": int, "patients": int})
 
 
-def difference(table, other, statistic, draws=2000, whole=str):
-    """`statistic` of one predictions table less that of another, of the same slices: {value, low, high}.
+def format_scores(scores):
+    """Format scores as a table of texts with the columns value and 95% interval."""
+    return _format(pd.DataFrame(scores).T, "value")[["value", "95% interval"]]
 
-    Each draw takes the same patients from both, so what makes a patient hard for both cancels out. `whole` says of a
-    pid what is drawn whole: itself, or its `splits.family` to compare folds that divide families with such as do not.
-    Raises DatasetError if they do not hold the same slices.
+
+def format_groups(frame, score_name):
+    """Format a table of `summarize_by_group`; its mean is renamed to `score_name`."""
+    texts = _format(frame, "mean").rename(columns={"mean": score_name})
+    columns = ["slices", "patients", score_name, "95% interval"]
+    return texts[columns].rename_axis(["by", "group"])
+
+
+def _format(frame, value):
+    """Format the value, low and high of each row: three digits, one for mm."""
+
+    def interval(row):
+        digits = 1 if str(row.name).endswith("(mm)") else 3  # a pixel is half a mm
+        texts = [f"{row[name]:.{digits}f}" for name in (value, "low", "high")]
+        return pd.Series([texts[0], f"{texts[1]}–{texts[2]}"])
+
+    texts = frame.apply(interval, axis=1)
+    return frame.assign(**{value: texts[0], "95% interval": texts[1]})
+
+
+def summary_metrics(tables):
+    """Compute SUMMARY_METRICS of tables, {task: table}: {name: float}."""
+    return {
+        name: metric(tables[task])
+        for name, (task, metric) in SUMMARY_METRICS.items()
+        if task in tables
+    }
+
+
+def load_planes(data_info, data=""):
+    """Look up the plane of each slice of the data that a run was made from.
+
+    Parameters
+    ----------
+    data_info : dict
+        The `data` of a run.json.
+    data : str
+        Where the data are; not needed for figshare.
+
+    Returns
+    -------
+    Series or None
+        Plane by file number; None if `data` is not the run's data.
     """
-    if set(table["file"]) != set(other["file"]):
-        raise DatasetError(f"{len(table)} and {len(other)} slices to compare; expected the same slices in both runs")
-    both = pd.concat([table.assign(other=False), other.assign(other=True)], ignore_index=True)
-    groups = both["pid"].map(whole)
-    return scored(both, lambda t: statistic(t[~t["other"]]) - statistic(t[t["other"]]), draws, groups)
-
-
-def run_differences(tables, others, draws=2000, whole=str):
-    """`difference` of two runs, each {task: predictions table} of both tasks: the headline scores' names to it.
-
-    `whole` as in `difference`.
-    """
-    patients = [metrics.by_patient(run["classify"]).assign(file=lambda t: t["pid"]) for run in (tables, others)]
-    found = (
-        difference(tables["classify"], others["classify"], metrics.accuracy, draws, whole),
-        difference(*patients, metrics.balanced_accuracy, draws, whole),
-        difference(tables["segment"], others["segment"], lambda t: t["dice"].mean(), draws, whole),
-    )
-    return dict(zip(HEADLINES, found, strict=True))
-
-
-def comparison(runs, draws=2000):
-    """Runs on the same slices beside the first of them: a table for reading, a row a run (named by its folder).
-
-    Columns: the parameters in which any two of them differ, each of the headline scores with its paired difference to
-    the first run and the 95 % interval of that, and the minutes that training took, of all folds together. A parameter
-    of both tasks has two values, classify / segment, where they differ; one that is not asked for counts as "-".
-    Raises DatasetError as `gather` and `difference` do.
-    """
-    rows, first = [], None
-    for run in runs:
-        gathered = {task: gather(run, task) for task in ("classify", "segment")}
-        tables = {task: table for task, (table, _) in gathered.items()}
-        first = first or tables
-        gaps = {} if tables is first else run_differences(tables, first, draws)
-        row = {"run": Path(run).name} | _settings(gathered)
-        for name in HEADLINES:
-            task, score = QUICK_SCORES[name]
-            row[name] = f"{score(tables[task]):.3f}"
-            row[f"{name}, less the first"] = (
-                "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**gaps[name]) if gaps else ""
-            )
-        # a network for both tasks has two records of one training
-        trained = {(one["notebook"], one["parameters"]["fold"]): one for _, some in gathered.values() for one in some}
-        rows.append(row | {"minutes": f"{sum(one['seconds'] for one in trained.values()) / 60:.1f}"})
-    table = pd.DataFrame(rows).fillna("-").set_index("run")
-    scores = [name for name in table if name.startswith(HEADLINES) or name == "minutes"]
-    return table[[name for name in table if name not in scores and table[name].nunique() > 1] + scores]
-
-
-def _settings(gathered):
-    """Parameter to value, as text, of one run: {task: (table, records)}."""
-    found = {}
-    for _, records in gathered.values():
-        for name, value in records[0]["parameters"].items():
-            if name not in {*SHOW_ONLY, "fold", "task"}:
-                found.setdefault(name, {})[str(value)] = None
-    return {name: " / ".join(values) for name, values in found.items()}
-
-
-def planes(about, data=""):
-    """Plane of each slice of the data that a run was made from, by file number: Series, or None if it is not known.
-
-    figshare's are known from the table in this package; others from `data`, if those are the run's data.
-    """
-    if about["kind"].startswith("figshare"):
-        return figshare_table()["plane"]
-    if not data or (prepared := open_data(data, about["size"])).about["digest"] != about["digest"]:
+    if data_info["kind"].startswith("figshare"):
+        return load_figshare_index()["plane"]
+    if not data:
+        return None
+    prepared = open_data(data, data_info["size"])
+    if prepared.info["digest"] != data_info["digest"]:
         return None
     return prepared.index.set_index("file")["plane"]
-
-
-def classification_scores(table, draws=2000):
-    """Out-of-fold scores of a classification table: name to value, low and high (95 % by patients)."""
-    patients = metrics.by_patient(table)
-    return {
-        "accuracy by slice": scored(table, metrics.accuracy, draws),
-        "macro F1 by slice": scored(table, metrics.macro_f1, draws),
-        "accuracy by patient": scored(patients, metrics.accuracy, draws),
-        "balanced accuracy by patient": scored(patients, metrics.balanced_accuracy, draws),
-        "expected calibration error": scored(table, metrics.calibration_error, draws),
-        "accuracy by slice, surest 90 %": scored(table, lambda t: metrics.accuracy(metrics.surest(t)), draws),
-    }
-
-
-def class_scores(table):
-    """Each class against the rest: accuracy, precision, recall, F1 and number of slices, a row a class.
-
-    Precision of a class that is never called, and recall of one that is not there, count as 0.
-    """
-    predicted = metrics.predicted_label(table)
-    of = {"labels": list(LABELS), "zero_division": 0}
-    precision, recall, f1, slices = precision_recall_fscore_support(table["label"], predicted, **of)
-    accuracy = [((predicted == label) == (table["label"] == label)).mean() for label in LABELS]
-    columns = {"accuracy": accuracy, "precision": precision, "recall": recall, "F1": f1, "slices": slices}
-    return pd.DataFrame(columns, index=list(LABELS.values()))
-
-
-def segmentation_scores(table, draws=2000):
-    """Out-of-fold scores of a segmentation table: name to value, low and high (95 % by patients)."""
-    return {
-        "mean Dice": scored(table, lambda t: t["dice"].mean(), draws),
-        "median Dice": scored(table, lambda t: t["dice"].median(), draws),
-        "mean IoU": scored(table, lambda t: t["iou"].mean(), draws),
-        "share without overlap": scored(table, lambda t: (t["dice"] == 0).mean(), draws),
-        "share with no mask at all": scored(table, lambda t: (t["area_pred"] == 0).mean(), draws),
-        "pixel sensitivity": scored(table, metrics.pixel_sensitivity, draws),
-        "pixel precision": scored(table, metrics.pixel_precision, draws),
-    } | (
-        {}
-        if table["hd95_mm"].isna().any()  # the pixel spacing of some slices is not known
-        else {"median HD95 (mm)": scored(table, lambda t: t["hd95_mm"].median(), draws)}
-    )
-
-
-def quick_scores(tables):
-    """QUICK_SCORES of predictions tables, {task: table}, without intervals: name to number."""
-    return {name: score(tables[task]) for name, (task, score) in QUICK_SCORES.items() if task in tables}
-
-
-def write_down(path, change, part, tables, record):
-    """Add a row for one look at predictions to a table of all that was tried (CSV at `path` under the project).
-
-    `change` says in words what was tried, `part` whose predictions `tables` ({task: table}) are, "validation" or
-    "test"; `record` is the run.json of notebook 08. Raises DatasetError if the file there has other columns.
-    """
-    given, path = record["parameters"], ROOT / path
-    row = {
-        "finished": record["finished"],
-        "commit": (record["git"]["commit"] or "")[:10],
-        "change": change,
-        "part": part,
-        **{name: given[name] for name in ("protocol", "fold", "seed", "epochs")},
-        "pixels": given["crop_to"] or given["image_size"],  # that the network sees
-        "slices": len(next(iter(tables.values()))),
-        **dict.fromkeys(QUICK_SCORES),
-        **{name: round(score, 4) for name, score in quick_scores(tables).items()},
-        "minutes": round(record["seconds"] / 60, 1),
-        "digest": record["digest"][:12],
-    }
-    if path.exists() and (found := list(pd.read_csv(path, nrows=0))) != list(row):
-        raise DatasetError(f"{path}: its columns are {', '.join(found)}; expected {', '.join(row)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = pd.DataFrame([row]).to_csv(index=False, header=not path.exists())
-    with path.open("a") as file:  # not rewritten: two folds may end at the same time
-        file.write(line)
-
-
-def scored(table, statistic, draws=2000, groups="pid"):
-    """`statistic(table)` with its 95 % interval by `groups` (patients): {value, low, high}, at six digits.
-
-    More digits would differ from one machine to the next, and committed scores with them.
-    """
-    values = (statistic(table), *metrics.interval(table, statistic, groups, draws))
-    return {name: round(float(value), 6) for name, value in zip(("value", "low", "high"), values, strict=True)}
-
-
-def score_table(scores):
-    """Scores as a table for reading, as text: three decimals, of mm one, with the interval beside the value."""
-    return _readable(pd.DataFrame(scores).T, "value")[["value", "95 % interval"]]
-
-
-def group_table(frame, score):
-    """A table of `by_group` for reading; its mean is called `score`."""
-    shown = _readable(frame, "mean").rename(columns={"mean": score}).rename_axis(["by", "group"])
-    return shown[["slices", "patients", score, "95 % interval"]]
-
-
-def _readable(frame, value):
-    def written(name, number):
-        return f"{number:.1f}" if str(name).endswith("(mm)") else f"{number:.3f}"  # a pixel is half a mm
-
-    shown = {name: [written(*pair) for pair in frame[name].items()] for name in (value, "low", "high")}
-    intervals = [f"{low} to {high}" for low, high in zip(shown["low"], shown["high"], strict=True)]
-    return frame.assign(**{value: shown[value], "95 % interval": intervals})
