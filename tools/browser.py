@@ -1,4 +1,4 @@
-"""Headless Chromium and its log: shared by browser tests, the site check and the PDF."""
+"""Headless Chromium and its log, for browser tests, the site check and the PDF."""
 
 import json
 import shutil

@@ -1,8 +1,8 @@
 """Check every page of the built book in Chromium and print a table of checks.
 
-`make site-check`; exits with 1 on a fault. Each page is opened at the width of a desktop
-and of a phone. On the desktop axe-core checks accessibility in the light and the dark
-theme, with everything that folds unfolded.
+`make site-check`; exits with 1 on a fault. Each page is opened at the width of a
+desktop and of a phone. On the desktop axe-core checks accessibility in the light and
+the dark theme, with everything that folds unfolded.
 """
 
 import functools
