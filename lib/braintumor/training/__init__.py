@@ -1,1 +1,1 @@
-"""Training: batches, the run of a fold, and the record of where its numbers come from."""
+"""Training: augmentation, batches, the loop, and the record of a run."""

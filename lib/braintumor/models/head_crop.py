@@ -1,0 +1,115 @@
+"""Find the head in a slice, crop it and paste a mask back.
+
+All functions are made of Keras operations, so that a saved network crops by itself.
+Boxes are (batch, 3) float32: left, top and side of a square, in pixels.
+"""
+
+import keras
+from keras import layers, ops
+
+BLOCKS = 64  # blocks per side in which brightness is measured
+BRIGHT = 0.08  # mean of a block that belongs to the head
+
+
+def head_box(images):
+    """Find the square around the head.
+
+    Rows and columns belong to the head if at least two of their 64 blocks are bright;
+    a margin of 1/32 of the slice is added. A slice without bright blocks is one box.
+
+    Parameters
+    ----------
+    images : (batch, side, side, 1) tensor
+        Slices in [0, 1], 64 pixels per side or more.
+    """
+    size = images.shape[1]
+    block = size // BLOCKS
+    bright = ops.cast(ops.average_pool(images, block) > BRIGHT, "float32")[..., 0]
+    left, right = _first_and_last(ops.sum(bright, axis=1) >= 2, block)
+    top, bottom = _first_and_last(ops.sum(bright, axis=2) >= 2, block)
+    side = ops.maximum(right - left, bottom - top) + size // 32
+    side = ops.minimum(side, float(size))
+    left = ops.minimum(ops.maximum((left + right - side) / 2, 0.0), size - side)
+    top = ops.minimum(ops.maximum((top + bottom - side) / 2, 0.0), size - side)
+    return ops.stack([left, top, side], axis=1)
+
+
+def _first_and_last(is_head, block):
+    """First and last true place of each row of (batch, blocks) bools, in pixels."""
+    blocks = ops.cast(is_head, "float32")
+    first = ops.argmax(blocks, axis=1)
+    last = blocks.shape[1] - ops.argmax(ops.flip(blocks, axis=1), axis=1)
+    return ops.cast(first, "float32") * block, ops.cast(last, "float32") * block
+
+
+def full_box(images):
+    """Make boxes that hold the whole of each slice (batch, side, side, 1)."""
+    zero = 0 * ops.mean(images, axis=(1, 2))
+    return ops.concatenate([zero, zero, zero + images.shape[1]], axis=1)
+
+
+def scale_box(box, factor):
+    """Scale the side of boxes around their center; they may leave the slice."""
+    # Column by column: Keras' add mistakes (2, 1) for the bias of the last axis of
+    # (2, 2) and would mix up two slices.
+    left, top, side = box[:, 0:1], box[:, 1:2], box[:, 2:3]
+    margin = side * (1 - factor) / 2
+    return ops.concatenate([left + margin, top + margin, side * factor], axis=1)
+
+
+def crop_and_resize(images, box, crop_size):
+    """Crop boxes from slices to (batch, crop_size, crop_size, 1); outside is 0.
+
+    `crop_size` must not exceed the side of the slices.
+    """
+    scale = box[:, 2] / crop_size
+    shift = (scale - 1) / 2
+    crops = _affine(images, scale, box[:, 0] + shift, box[:, 1] + shift)
+    return crops[:, :crop_size, :crop_size]
+
+
+def paste_back(crops, box, image_size):
+    """Invert `crop_and_resize`: paste crops into slices that are 0 elsewhere."""
+    crop_size = crops.shape[1]
+    scale = box[:, 2] / crop_size
+    missing = image_size - crop_size
+    padded = ops.pad(crops, ((0, 0), (0, missing), (0, missing), (0, 0)))
+    left = (0.5 - box[:, 0]) / scale - 0.5
+    top = (0.5 - box[:, 1]) / scale - 0.5
+    return _affine(padded, 1 / scale, left, top)
+
+
+def _affine(images, scale, left, top):
+    zero = ops.zeros_like(scale)
+    transform = ops.stack([scale, zero, left, zero, scale, top, zero, zero], axis=1)
+    return ops.image.affine_transform(
+        images, transform, interpolation="bilinear", fill_mode="constant"
+    )
+
+
+def build_head_crop(image_size, crop_size):
+    """Build a network that crops the head from slices and from their masks.
+
+    Inputs and outputs are [images, masks]: (batch, image_size, image_size) and
+    (batch, crop_size, crop_size), uint8.
+
+    Parameters
+    ----------
+    image_size : int
+        Pixels per side of the slices.
+    crop_size : int
+        Pixels per side of the crops: a multiple of 16, at most `image_size`.
+    """
+    if crop_size % 16 or not 0 < crop_size <= image_size:
+        raise ValueError(
+            f"crop_size: got {crop_size}, expected a multiple of 16 from 16 to "
+            f"{image_size}, the size of the slices."
+        )
+    image = layers.Input((image_size, image_size), dtype="uint8")
+    mask = layers.Input((image_size, image_size), dtype="uint8")
+    images, masks = (ops.cast(x, "float32")[..., None] for x in (image, mask))
+    box = head_box(images / 255)
+    images = crop_and_resize(images, box, crop_size)[..., 0]
+    masks = crop_and_resize(masks, box, crop_size)[..., 0]
+    outputs = [ops.cast(ops.round(images), "uint8"), ops.cast(masks >= 0.5, "uint8")]
+    return keras.Model([image, mask], outputs, name="head_crop")

@@ -1,0 +1,162 @@
+"""The published network: one residual encoder for classification and segmentation."""
+
+import keras
+from keras import layers, losses, ops
+
+from braintumor.models.head_crop import (
+    crop_and_resize,
+    full_box,
+    head_box,
+    paste_back,
+    scale_box,
+)
+from braintumor.models.original import N_CLASSES
+
+TASKS = ("classify", "segment")
+ZOOMS = (0.8, 1.0, 1.2)  # side of the crop, relative to the head's box
+
+
+def build_joint(image_size, filters=32, tasks=TASKS):
+    """Build a residual encoder with a classification head and a U-Net decoder.
+
+    The class is predicted from the global maxima and means of the coarsest map, the
+    mask by a decoder with skip connections.
+
+    Parameters
+    ----------
+    image_size : int
+        Pixels per side, a multiple of 16; the input has one channel, in [0, 1].
+    filters : int
+        Filters of the first residual stage; later stages have 2, 4 and 4 times as many.
+    tasks : sequence of str
+        Outputs to build: "classify", "segment" or both.
+
+    Returns
+    -------
+    keras.Model
+        Outputs {"classify": (batch, 3), "segment": (batch, side, side, 1)}. The layers
+        "coarse_features" and "pooled_features" hold what the class is predicted from.
+
+    References
+    ----------
+    He et al. (2016), Deep residual learning for image recognition.
+    """
+    if image_size % 16:
+        raise ValueError(f"image_size: got {image_size}, expected a multiple of 16.")
+    image = layers.Input((image_size, image_size, 1))
+    features = _encode(image, filters)
+    pooled = layers.Concatenate(name="pooled_features")(
+        [
+            layers.GlobalMaxPooling2D()(features[-1]),
+            layers.GlobalAveragePooling2D()(features[-1]),
+        ]
+    )
+    pooled = layers.Dropout(0.3)(pooled)
+    outputs = {}
+    if "classify" in tasks:
+        dense = layers.Dense(
+            N_CLASSES, activation="softmax", dtype="float32", name="classify"
+        )
+        outputs["classify"] = dense(pooled)
+    if "segment" in tasks:
+        convolution = layers.Conv2D(
+            1, 1, activation="sigmoid", dtype="float32", name="segment"
+        )
+        outputs["segment"] = convolution(_decode(features))
+    return keras.Model(image, outputs, name="joint")
+
+
+def _encode(image, filters):
+    """Maps of the four residual stages, from fine to coarse."""
+    x = layers.ReLU()(_convolution(image, filters // 2))
+    x = layers.ReLU()(_convolution(x, filters, strides=2))
+    features = []
+    for stage, width in enumerate((filters, 2 * filters, 4 * filters, 4 * filters)):
+        x = _residual_block(x, width, strides=2 if stage else 1)
+        x = _residual_block(x, width, name="coarse_features" if stage == 3 else None)
+        features.append(x)
+    return features
+
+
+def _decode(features):
+    """Upsample the coarsest map to the input's size, with skip connections."""
+    x = features[-1]
+    for skip in reversed(features[:-1]):
+        x = layers.UpSampling2D(interpolation="bilinear")(x)
+        x = layers.Concatenate()([skip, x])
+        for _ in range(2):
+            x = layers.ReLU()(_convolution(x, skip.shape[-1]))
+    return layers.UpSampling2D(interpolation="bilinear")(x)
+
+
+def _convolution(x, filters, size=3, strides=1):
+    x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
+    return layers.BatchNormalization(momentum=0.97)(x)
+
+
+def _residual_block(x, filters, strides=1, name=None):
+    shortcut = x
+    if strides != 1 or x.shape[-1] != filters:
+        shortcut = _convolution(x, filters, 1, strides)
+    y = layers.ReLU()(_convolution(x, filters, strides=strides))
+    y = layers.Add()([shortcut, _convolution(y, filters)])
+    return layers.ReLU(name=name)(y)
+
+
+def per_slice_loss(y_true, y_pred):
+    """Compute binary cross-entropy plus the mean Dice loss of the slices in a batch.
+
+    With one Dice over the batch a small tumor that is missed would hardly count.
+    """
+    dice = losses.Dice(axis=(1, 2, 3))
+    return losses.BinaryCrossentropy()(y_true, y_pred) + dice(y_true, y_pred)
+
+
+def build_tta_model(network, image_size, crop=True, zooms=ZOOMS):
+    """Build a network with test-time augmentation around a trained one.
+
+    It takes whole slices (batch, image_size, image_size, 1) in [0, 1], crops the head
+    and averages the outputs for the crop and its mirror image; for the mask also over
+    crops of several sizes. Masks are pasted back to the whole slice.
+
+    Parameters
+    ----------
+    network : keras.Model
+        A network with the outputs of `build_joint`; its weights are shared.
+    image_size : int
+        Pixels per side of the slice, at least the network's.
+    crop : bool
+        Crop the head; otherwise the crop is the whole slice.
+    zooms : sequence of float
+        Sides of the crops for the mask, relative to the box; must include 1.
+    """
+    image = layers.Input((image_size, image_size, 1))
+    box = head_box(image) if crop else full_box(image)
+    tasks = list(network.output)
+    outputs = {task: [] for task in tasks}
+    for zoom in zooms if "segment" in tasks else (1.0,):
+        zoomed_box = scale_box(box, zoom)
+        view = crop_and_resize(image, zoomed_box, network.input_shape[1])
+        original, mirrored = network(view), network(ops.flip(view, 2))
+        if "classify" in tasks and zoom == 1.0:
+            outputs["classify"] += [original["classify"], mirrored["classify"]]
+        if "segment" in tasks:
+            for mask in (original["segment"], ops.flip(mirrored["segment"], 2)):
+                outputs["segment"].append(paste_back(mask, zoomed_box, image_size))
+    averages = {task: layers.Average()(outputs[task]) for task in tasks}
+    return keras.Model(image, averages, name="tta")
+
+
+def to_float16_weights(network):
+    """Copy a network: weights rounded to float16, computations in float32.
+
+    Published weights are stored in float16, and float32 computations give the same
+    predictions on every processor; so what is evaluated is what is published.
+    """
+
+    def to_float32(layer):
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(network, clone_function=to_float32, recursive=True)
+    copy.set_weights([weight.astype("float16") for weight in network.get_weights()])
+    return copy
