@@ -1,0 +1,71 @@
+"""Slice explorer: complete, small, and usable in a browser."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, predict_classes
+from braintumor.plots.explorer import slice_explorer
+
+
+@pytest.fixture
+def table():
+    """Predictions of both tasks on as many slices as the dataset has."""
+    n, random = 3064, np.random.default_rng(0)
+    probabilities = random.dirichlet([1, 1, 1], n)
+    return pd.DataFrame(probabilities, columns=PROBABILITY_COLUMNS).assign(
+        file=np.arange(1, n + 1),
+        pid=random.integers(233, size=n).astype(str),
+        fold=random.integers(1, 6, n),
+        y_true=random.integers(1, 4, n),
+        area_true=random.integers(50, 9000, n),
+        dice=random.random(n),
+        plane=random.choice(["axial", "coronal", "sagittal"], n),
+    )
+
+
+def test_explorer_holds_every_slice_and_is_small(table):
+    html = slice_explorer(table).data
+    assert len(html.encode()) < 300_000 and "<img" not in html
+    data = json.loads(re.search(r'json"[^>]*>(.*?)</script>', html).group(1))
+    rows = pd.DataFrame(data["rows"], columns=data["columns"])
+    assert rows["file"].tolist() == table["file"].tolist()
+    assert rows["y_pred"].tolist() == predict_classes(table).tolist()
+    confidence = table[PROBABILITY_COLUMNS].max(axis=1)
+    assert rows["confidence"].tolist() == pytest.approx(confidence.tolist(), abs=1e-4)
+
+
+@pytest.mark.browser
+def test_explorer_filters_and_sorts_without_a_network(table, chromium, tmp_path):
+    table = table.head(200).assign(pid="</script><b onclick=alert(1)>")
+    page = tmp_path / "page.html"
+    page.write_text(f"<meta charset=utf-8>{slice_explorer(table).data}")
+    with chromium(390) as browser:
+        browser.get(page.as_uri())
+
+        def text(selector):
+            query = "return document.querySelector(arguments[0]).textContent"
+            return browser.execute_script(query, f"#slice-explorer {selector}")
+
+        def set_filter(name, value):
+            browser.execute_script(
+                "const field = document.querySelector(`[name=${arguments[0]}]`);"
+                "field.value = arguments[1];"
+                "field.dispatchEvent(new Event('input', {bubbles: true}));",
+                name,
+                value,
+            )
+            return text(".summary")
+
+        accuracy = (predict_classes(table) == table["y_true"]).mean()
+        expected = f"200 of 200 slices, 1 patients: accuracy {accuracy:.1%}"
+        assert text(".summary").startswith(expected)
+        lowest = table.sort_values(["dice", "file"])["file"].iloc[0]
+        assert int(text("td")) == lowest
+        confident = table[table[PROBABILITY_COLUMNS].max(axis=1).round(4) >= 0.9]
+        assert set_filter("confidence", "0.9").startswith(f"{len(confident)} of 200")
+        assert not browser.execute_script("return document.querySelector('td b')")
+        assert not [e for e in browser.get_log("browser") if e["level"] == "SEVERE"]
