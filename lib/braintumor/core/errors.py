@@ -1,47 +1,73 @@
-"""The errors that a reader of the study can act on."""
+"""Errors that users can act on."""
 
 import textwrap
 
 
 class DatasetError(ValueError):
-    """Something in the data is not as published: the message names file, field, and what was expected.
+    """Data are not as expected; the message names the file, the field and the remedy.
 
-    It is one line, whatever the names and contents that it quotes: `printable`.
+    Parameters
+    ----------
+    message : str
+        Control characters and line ends in it are escaped.
+    problems : sequence of (str, str)
+        File and problem, where several were found.
     """
 
-    def __init__(self, message):
+    def __init__(self, message, problems=()):
         super().__init__(printable(message))
+        self.problems = list(problems)
 
 
-class ChoiceError(DatasetError):
-    """A file holds several slices and none was chosen: `count` says how many."""
+class AmbiguousSliceError(DatasetError):
+    """A file holds `n_slices` slices and none was chosen."""
 
-    def __init__(self, message, count):
+    def __init__(self, message, n_slices=None):
         super().__init__(message)
-        self.count = count
+        self.n_slices = n_slices
 
 
 class LeakageError(ValueError):
-    """A patient, or a family of identifiers, stands on two sides of a split that promises otherwise."""
+    """A patient is in two parts of a split that must keep it together."""
 
 
 class ParameterError(ValueError):
-    """A notebook or profile parameter is unknown, of the wrong type, or out of range."""
+    """A parameter is unknown, of the wrong type, or out of range."""
 
 
-class BusyError(OSError):
-    """Another process is at work on the same files: the message names it, and what it does."""
+class ProblemCollector:
+    """Run all checks of a file and report every problem at once.
 
+    Parameters
+    ----------
+    source : str or Path
+        File (and row) that the error message names.
+    """
 
-class FullDiskError(OSError):
-    """There is no room left on a disk: the message names the folder, and what to do."""
+    def __init__(self, source):
+        self.source = str(source)
+        self.problems = []
+
+    def check(self, field, function, *args):
+        """Return ``function(*args)``, or None after recording its ValueError."""
+        try:
+            return function(*args)
+        except ValueError as error:
+            self.problems.append((self.source, f"{field}: {error}"))
+            return None
+
+    def raise_problems(self):
+        """Raise a DatasetError that lists all problems, if there are any."""
+        if self.problems:
+            message = "; ".join(f"{source}: {text}" for source, text in self.problems)
+            raise DatasetError(message, self.problems)
 
 
 def printable(text):
-    """`text` with line ends, control characters and the like written as escapes: a name may come from a stranger."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    """Escape control characters and line ends of `text`."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def in_short(error):
-    """What a library says of a file, as a part of a sentence: on one line, of at most 200 characters."""
+def shorten(error):
+    """Return the message of `error` on one line of at most 200 characters."""
     return textwrap.shorten(str(error), 200, placeholder=" ...")

@@ -1,101 +1,88 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are written whole or not at all."""
 
-import errno
-import glob
+import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from braintumor.core.errors import FullDiskError
-from braintumor.core.processes import claim, release
+from filelock import FileLock
 
-ROOT = Path(__file__).resolve().parents[3]  # the project: notebooks/, config/, results/, data/
+ROOT = Path(__file__).resolve().parents[3]  # the project folder
 
 
 @contextmanager
-def mapped(path):
-    """Yield the bytes of a file, mapped into memory and to be read like a file: no read takes memory beyond its end,
-    however many bytes a header declares. Raises ValueError if it is empty.
+def memory_map(path):
+    """Yield the bytes of a file as a memory map; an empty file raises ValueError.
+
+    A reader cannot allocate more than the file holds, whatever its header declares.
     """
-    with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+    with (
+        Path(path).open("rb") as file,
+        mmap(file.fileno(), 0, access=ACCESS_READ) as content,
+    ):
         yield content
 
 
 @contextmanager
-def atomic(path):
-    """Yield a temporary path beside `path`; rename it to `path` if the block ends well, remove it if not.
+def atomic_write(path):
+    """Yield a temporary path; rename it to `path` if the block succeeds.
 
-    The parent folder is created. A reader never sees a half-written file, and an older one stays until
-    the new one is whole. Raises FullDiskError if there is no room for it.
+    Parent folders are created. An older file stays until the new one is complete.
     """
     path = Path(path)
-    # HDF5 can take the whole process down when it finds a disk full: the next network takes as much as the last
-    like = path.parent.glob("*.h5") if path.suffix == ".h5" else ()
-    with room_for(path, max((file.stat().st_size for file in like), default=0)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix="".join(path.suffixes[-2:]), dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = "".join(path.suffixes[-2:])  # Keras and nibabel check .weights.h5, .nii.gz
+    temporary = path.with_name(f".{uuid.uuid4().hex}{suffix}")
     try:
-        with room_for(path):
-            yield temporary
-        temporary.chmod(0o644)  # mkstemp gives 0600, which a teaching server's students could not read
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def atomic_folder(out, what, needed=0):
-    """Yield a temporary folder beside `out`; rename it to `out`, where nothing may be by then, if the block ends well.
+def directory_lock(path):
+    """Return the lock of the folder `path`, a context manager.
 
-    Only one process at a time gets it: a second one raises BusyError, which says `what` the first does. What a killed
-    process left behind goes. Raises FullDiskError if there is no room for it; `needed` bytes are known to be needed.
+    A second process waits. The lock is reentrant within a thread.
     """
-    with room_for(out, needed):
-        lock = claim(out.with_name(f".{out.name}.lock"), what)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
+
+
+@contextmanager
+def atomic_directory(path):
+    """Yield a temporary folder; rename it to `path` if the block succeeds.
+
+    An older folder at `path` is replaced. Processes that write the same folder wait
+    for each other.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.unfinished")
+    with directory_lock(path):
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
+        temporary.mkdir()
         try:
-            prefix = f".{out.name}.unfinished-"
-            for left in out.parent.glob(glob.escape(prefix) + "*"):
-                shutil.rmtree(left)
-            with tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent, ignore_cleanup_errors=True) as temporary:
-                with room_for(out, needed):  # told before the folder goes, which takes room
-                    yield Path(temporary)
-                os.chmod(temporary, 0o755)  # mkdtemp gives 0700
-                os.rename(temporary, out)
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
         finally:
-            release(lock)
-
-
-@contextmanager
-def room_for(path, needed=0):
-    """Tell in words of a disk, or a quota, that is full when the block writes `path`: raise FullDiskError.
-
-    It is raised before the block where the bytes known to be `needed` are not there.
-    """
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
-    try:
-        if needed > shutil.disk_usage(folder).free:
-            raise OSError(errno.ENOSPC, "too little is free")
-        yield
-    except (OSError, RuntimeError) as error:
-        full = (errno.ENOSPC, errno.EDQUOT)
-        told = (f"errno = {number}," in str(error) for number in full)  # HDF5 has no number but in its text
-        if isinstance(error, FullDiskError) or getattr(error, "errno", None) not in full and not any(told):
-            raise
-        total, _, free = (f"{size / 1e6:,.1f} MB" for size in shutil.disk_usage(folder))
-        takes = f", which takes {needed / 1e6:,.1f} MB or more" if needed else ""
-        raise FullDiskError(
-            f"{folder}: the disk is full, {free} are free of {total}: no room for {path.name}{takes}. "
-            "What was finished is kept; make room, and the same command goes on from there"
-        ) from error
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path, value):
-    """Write `value` as indented JSON with a final newline, atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    """Write `value` as indented JSON, atomically; NaN and infinity raise ValueError."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def sha256(path):
+    """Return the SHA-256 of a file as a hexadecimal string."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,73 +1,121 @@
-"""Notebook parameters that are checked before anything is computed.
+"""Notebook parameters, validated before anything is computed.
 
-papermill only warns of a parameter that a notebook does not know, and takes any type. Here the annotated assignments
-of the parameters cell are the declaration (`fold: int = 1`, `protocol: Literal["official", "slice"] = ...`, or
-`folds: list[Literal[1, 2]] = ...`: none twice, and at least one where they are choices).
+papermill accepts parameters of any name and type. The annotated assignments of the
+parameters cell are the declaration: ``fold: int = 1``,
+``protocol: Literal["official", "slice"] = "official"`` or
+``folds: list[Literal[1, 2]] = [1]``.
 """
 
 import ast
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 import nbformat
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
 
 from braintumor.core.errors import ParameterError
 from braintumor.core.files import ROOT
 
 
 def check_parameters(namespace):
-    """Check a notebook's parameters; call it as `check_parameters(globals())` right after the parameters cell.
+    """Validate the parameters of the running notebook.
 
-    Returns the declared parameters as a dict. Raises ParameterError naming each parameter that papermill injected and
-    the notebook does not declare, and each value whose type, or choice, is not the declared one.
+    Call ``check_parameters(globals())`` directly after the parameters cell.
+
+    Returns
+    -------
+    dict
+        The declared parameters.
+
+    Raises
+    ------
+    ParameterError
+        For undeclared names in papermill's injected cell and for invalid values.
     """
-    # papermill writes what it was given into a cell of its own, which begins so
-    injected = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
-    given = _assigned(injected[-1] if injected else "")
-    return _checked(namespace.get("__annotations__", {}), namespace, given)
+    declared = namespace.get("__annotations__", {})
+    names = set(declared)
+    cells = namespace.get("In", [])
+    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
+    if injected:
+        names |= _assigned_names(injected[-1])
+    return _validate(declared, {name: namespace[name] for name in names})
 
 
-def notebook_parameters(notebook, given):
-    """All parameters of notebooks/NAME.ipynb as a dict: its defaults, and `given` (a dict) in their place.
+def notebook_parameters(notebook, overrides):
+    """Validate parameters of a notebook without running it.
 
-    Raises ParameterError as `check_parameters` does, without running the notebook.
+    Parameters
+    ----------
+    notebook : str
+        Path below ``notebooks/`` without suffix, such as ``labs/02_classify``.
+    overrides : dict
+        Values that replace the notebook's defaults.
+
+    Returns
+    -------
+    dict
+        All parameters of the notebook.
     """
     cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     namespace = {}
-    exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), namespace)
-    return _checked(namespace["__annotations__"], namespace | given, given)
+    exec(tagged[0].source, namespace)
+    declared = namespace["__annotations__"]
+    defaults = {name: namespace[name] for name in declared}
+    return _validate(declared, defaults | overrides)
 
 
-def _checked(declared, values, given):
-    faults = [
-        f"{name}: this notebook has no such parameter; it has {', '.join(declared)}"
-        for name in given
-        if name not in declared
+def _assigned_names(cell):
+    assignments = [
+        node for node in ast.parse(cell).body if isinstance(node, ast.Assign)
     ]
-    values = {name: values[name] for name in declared}
-    faults += [f"{name}: {fault}" for name, value in values.items() if (fault := _misfit(value, declared[name]))]
-    if faults:
-        raise ParameterError("; ".join(faults))
+    return {node.targets[0].id for node in assignments}
+
+
+def _validate(declared, values):
+    config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    fields = {name: (_with_constraints(kind), ...) for name, kind in declared.items()}
+    model = create_model("Parameters", __config__=config, **fields)
+    try:
+        return model(**values).model_dump()
+    except ValidationError as error:
+        messages = [_describe(problem, declared) for problem in error.errors()]
+        raise ParameterError("; ".join(messages)) from None
+
+
+def _with_constraints(kind):
+    """Make choices strict in type and lists unique; a list of choices is not empty."""
+    if get_origin(kind) is Literal:
+        types = {type(choice) for choice in get_args(kind)}
+        return Annotated[kind, BeforeValidator(lambda value: _strict(value, types))]
+    if get_origin(kind) is list:
+        item = get_args(kind)[0]
+        min_length = int(get_origin(item) is Literal)
+        items = list[_with_constraints(item)]
+        return Annotated[items, AfterValidator(_unique), Field(min_length=min_length)]
+    return kind
+
+
+def _strict(value, types):
+    # pydantic takes True and 1.0 for the choice 1
+    return value if type(value) in types else None
+
+
+def _unique(values):
+    if len(set(values)) < len(values):
+        raise ValueError("expected no value twice")
     return values
 
 
-def _assigned(cell):
-    targets = [target for node in ast.parse(cell).body if isinstance(node, ast.Assign) for target in node.targets]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
-
-
-def _misfit(value, declared):
-    if get_origin(declared) is Literal:
-        choices = get_args(declared)
-        fits = any(type(value) is type(choice) and value == choice for choice in choices)  # True == 1 == 1.0
-        return None if fits else f"is {value!r}; expected one of {', '.join(map(repr, choices))}"
-    if get_origin(declared) is list:
-        of = get_args(declared)[0]
-        least = 1 if get_origin(of) is Literal else 0
-        if type(value) is not list or len(value) < least or len(set(map(repr, value))) < len(value):
-            return f"is {value!r}; expected a list{' of at least one value' * least}, none twice"
-        return next((fault for one in value if (fault := _misfit(one, of))), None)
-    if declared is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    else:
-        fits = type(value) is declared
-    return None if fits else f"is {value!r} ({type(value).__name__}); expected {declared.__name__}"
+def _describe(problem, declared):
+    name, value = problem["loc"][0], problem["input"]
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: unknown parameter; expected one of {', '.join(declared)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: got {value!r}; {message.replace('Input should be', 'expected')}"

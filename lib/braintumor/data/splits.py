@@ -1,14 +1,13 @@
-"""Who is trained on, who is validated on, who is tested on; and who stands on two sides.
+"""Cross-validation splits and their audit for leakage.
 
-Three protocols, from the strictest to the one that most papers on this dataset use:
+The protocols, from the strictest to the most common one in papers on this dataset:
 
-family    identifiers that differ by a last letter only (MR040240, MR040240B) stay together, in five folds
-official  the dataset's own five folds (cvind), which keep an identifier's slices together
-slice     slices at random, as in the original study: patients stand on both sides
+family    five folds; identifiers that differ in a last letter stay together
+official  the dataset's own five folds (cvind), which group slices by identifier
+slice     slices at random, as in the original study: patients leak
 
-and, by name, the original study's own random splits.
-
-scikit-learn is imported where it is needed: it takes a second, and the processes that only read slices do without.
+scikit-learn is imported on use: it takes a second, and worker processes that read
+slices do without.
 """
 
 import re
@@ -21,8 +20,9 @@ from braintumor.core.errors import DatasetError, LeakageError, ParameterError
 
 PROTOCOLS = ("official", "family", "slice")
 FOLDS = (1, 2, 3, 4, 5)
-EXPORTED = 3000  # the original study's export stopped after this file
-ORIGINAL = {  # its slices for training, validation and test
+GROUP_COLUMNS = {"official": "pid", "family": "family"}
+N_EXPORTED = 3000  # the original study's export stopped after this file
+ORIGINAL_SPLITS = {  # numbers of training, validation and test slices
     "single": (2184, 458, 358),
     "ensemble": (2400, 299, 301),
 }
@@ -30,134 +30,210 @@ ORIGINAL = {  # its slices for training, validation and test
 
 @dataclass(frozen=True)
 class Split:
-    """Row positions (int arrays, ascending) of the three parts of one fold."""
+    """Row positions of the three parts, as ascending int arrays."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
 
     def parts(self):
-        """Name and row positions of each part."""
+        """Return a dict from the name to the row positions of each part."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
-def family(pid):
-    """The identifier without a last letter: MR040240B and MR040240 are the family MR040240.
+def patient_family(pid):
+    """Return `pid` without a last letter: MR040240B and MR040240 are one family.
 
-    Whether a family is one person is not documented; 18 of them hold 42 of the dataset's 67 MR identifiers.
+    The dataset does not document whether a family is one person. 18 families hold 42
+    of its 67 MR identifiers.
     """
     return re.sub(r"(?<=^MR\d{6})[A-Z]$", "", pid)
 
 
-def grouped_folds(labels, groups, seed):
-    """Fold (1 to 5) of each row, whole groups together, balanced by class: int array.
+def make_grouped_folds(labels, groups, seed):
+    """Assign folds 1 to 5, stratified by class, with whole groups in one fold.
 
-    Raises DatasetError if a class has fewer than five groups: then some fold would lack it.
+    Parameters
+    ----------
+    labels, groups : array_like of shape (n,)
+    seed : int
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+
+    Raises
+    ------
+    DatasetError
+        If a class has fewer than five groups.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     labels, groups = np.asarray(labels), np.asarray(groups)
     for label in np.unique(labels):
-        if (count := len(set(groups[labels == label]))) < len(FOLDS):
-            raise DatasetError(f"label {label} has {count} patients or families; 5 folds need at least 5")
-    folds = np.zeros(len(labels), int)
+        n_groups = len(set(groups[labels == label]))
+        if n_groups < len(FOLDS):
+            raise DatasetError(f"label {label}: got {n_groups} patients, expected 5")
     splitter = StratifiedGroupKFold(len(FOLDS), shuffle=True, random_state=seed)
-    for fold, (_, test) in zip(FOLDS, splitter.split(labels, labels, groups), strict=True):
+    return _number_folds(splitter.split(labels, labels, groups), len(labels))
+
+
+def _number_folds(splits, n_rows):
+    folds = np.zeros(n_rows, int)
+    for fold, (_, test) in zip(FOLDS, splits, strict=True):
         folds[test] = fold
     return folds
 
 
-def folds(index, protocol, seed=0):
-    """Fold (1 to 5) of each row of `index` under `protocol`: int array."""
+def assign_folds(index, protocol, seed=0):
+    """Return the fold (1 to 5) of each row of `index` as an int array."""
     from sklearn.model_selection import KFold
 
     if protocol == "official":
         return index["fold"].to_numpy()
     if protocol == "family":
-        return grouped_folds(index["label"], index["family"], seed)
+        return make_grouped_folds(index["label"], index["family"], seed)
     if protocol == "slice":
-        assigned = np.zeros(len(index), int)
-        for fold, (_, test) in zip(FOLDS, KFold(len(FOLDS), shuffle=True, random_state=seed).split(index), strict=True):
-            assigned[test] = fold
-        return assigned
-    raise ParameterError(f"protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+        splitter = KFold(len(FOLDS), shuffle=True, random_state=seed)
+        return _number_folds(splitter.split(index), len(index))
+    raise ParameterError(
+        f"protocol: got {protocol!r}, expected one of {', '.join(PROTOCOLS)}"
+    )
 
 
-def split(index, protocol, fold, seed=0, validation=0.15):
-    """Split for testing on `fold`; about `validation` of the rest, balanced by class, chooses settings and epochs.
+def make_split(index, protocol, fold, seed=0, validation=0.15):
+    """Split for testing on one fold.
 
-    Validation is made of whole patients (official) or families (family), never of the test fold; by slice it is
-    slices. Raises LeakageError if a patient, or a family, would stand on two sides where the protocol
-    promises otherwise, ParameterError for a fold that is not there, DatasetError for too few patients.
+    Parameters
+    ----------
+    index : DataFrame
+        Index of a prepared set; columns pid, family, label, fold.
+    protocol : str
+        One of PROTOCOLS.
+    fold : int
+        Test fold.
+    seed : int
+    validation : float
+        Approximate fraction of the other folds for validation, stratified by class,
+        in whole patients (official) or families (family).
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    LeakageError
+        If a patient or family is in two parts, against the protocol.
+    ParameterError
+        If the protocol or the fold does not exist.
+    DatasetError
+        If a class has too few patients.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+    from sklearn.model_selection import train_test_split
 
-    assigned = folds(index, protocol, seed)
-    if fold not in assigned:
-        raise ParameterError(f"fold {fold}: expected one of {sorted(set(assigned.tolist()))}")
-    test, rest = np.flatnonzero(assigned == fold), np.flatnonzero(assigned != fold)
+    folds = assign_folds(index, protocol, seed)
+    if fold not in folds:
+        raise ParameterError(
+            f"fold: got {fold}, expected one of {sorted(set(folds.tolist()))}"
+        )
+    test, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
     labels = index["label"].to_numpy()[rest]
     if protocol == "slice":
-        train, held_out = train_test_split(rest, test_size=validation, stratify=labels, random_state=seed)
-    else:
-        groups = index["pid" if protocol == "official" else "family"].to_numpy()[rest]
-        # a small set has fewer patients than 1 / validation: then one of the patients of its rarest class validates
-        rarest = min(len(set(groups[labels == label])) for label in set(labels))
-        if rarest < 2:
-            raise DatasetError(
-                f"fold {fold}: a class has {rarest} patient to train on; expected 2, one of them to validate"
-            )
-        parts = StratifiedGroupKFold(min(round(1 / validation), rarest), shuffle=True, random_state=seed)
-        kept, held = next(parts.split(rest, labels, groups))
-        train, held_out = rest[kept], rest[held]
-    made = Split(np.sort(train), np.sort(held_out), test)
-    if protocol != "slice":
-        _refuse_leakage(index, made, "pid" if protocol == "official" else "family", protocol)
-    return made
+        parts = train_test_split(
+            rest, test_size=validation, stratify=labels, random_state=seed
+        )
+        return Split(np.sort(parts[0]), np.sort(parts[1]), test)
+    groups = index[GROUP_COLUMNS[protocol]].to_numpy()[rest]
+    parts = _split_groups(labels, groups, fold, seed, validation)
+    split = Split(np.sort(rest[parts[0]]), np.sort(rest[parts[1]]), test)
+    _check_leakage(index, split, protocol)
+    return split
 
 
-def original(index, name, seed, exported=EXPORTED):
-    """The original study's split of slices at random: Split.
+def _split_groups(labels, groups, fold, seed, validation):
+    """Return positions for training and validation, in whole groups."""
+    from sklearn.model_selection import StratifiedGroupKFold
 
-    `name` is "single" (its single CNN: 2,184 slices to train, 458 to validate, the other 358 to test) or "ensemble"
-    (2,400 to train, 301 to test, the other 299 to validate). Files after number `exported` are left out, as
-    in its export; None takes all. Where that leaves other than 3,000 slices, the proportions are the same.
-    Its random numbers are not known: `seed` draws a split of the same sizes, both names from one shuffled row, so that
-    the test slices of "ensemble" are among those of "single", and none of them trains the other. Raises ParameterError
-    for another name, DatasetError for under ten slices.
-    """
-    if name not in ORIGINAL:
-        raise ParameterError(f"split {name!r}: expected one of {', '.join(ORIGINAL)}")
-    rows = np.arange(len(index)) if exported is None else np.flatnonzero(index["file"] <= exported)
-    if len(rows) < 10:
-        raise DatasetError(f"{len(rows)} slices to split; expected 10 or more")
-    train, _, test = (round(count * len(rows) / EXPORTED) for count in ORIGINAL[name])
-    rows = np.random.default_rng(seed).permutation(rows)
-    parts = rows[:train], rows[train : len(rows) - test], rows[len(rows) - test :]
-    return Split(*map(np.sort, parts))
+    n_rarest = min(len(set(groups[labels == label])) for label in set(labels))
+    if n_rarest < 2:
+        raise DatasetError(
+            f"fold {fold}: a class has {n_rarest} patient to train on, expected 2 or "
+            "more. Add patients."
+        )
+    # in a small set, one patient of the rarest class validates
+    n_parts = min(round(1 / validation), n_rarest)
+    splitter = StratifiedGroupKFold(n_parts, shuffle=True, random_state=seed)
+    return next(splitter.split(labels, labels, groups))
 
 
-def _refuse_leakage(index, made, column, protocol):
-    seen = {name: set(index[column].iloc[rows]) for name, rows in made.parts().items()}
-    for one, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
-        if shared := sorted(seen[one] & seen[other]):
+def _check_leakage(index, split, protocol):
+    column = GROUP_COLUMNS[protocol]
+    groups = {
+        part: set(index[column].iloc[rows]) for part, rows in split.parts().items()
+    }
+    for a, b in (("train", "test"), ("validation", "test"), ("train", "validation")):
+        if shared := sorted(groups[a] & groups[b]):
             raise LeakageError(
-                f"{protocol} folds: {column} {', '.join(shared[:5])} stands in both {one} and {other}; "
-                "expected every patient on one side"
+                f"{protocol} folds: {column} {', '.join(shared[:5])} is in {a} and {b}, "
+                f"expected every {column} in one part. Correct the folds."
             )
 
 
-def audit(index, made):
-    """Count who stands on two sides of a Split: one row for pid and one for family.
+def make_original_split(index, name, seed, n_exported=N_EXPORTED):
+    """Split slices at random in the proportions of the original study.
 
-    Columns: both_sides (how many stand in the test part and in training or validation), test_slices (how many test
-    slices are theirs) and share (of all test slices).
+    Its random numbers are not published. Both splits come from one permutation, so
+    the test slices of "ensemble" are among those of "single".
+
+    Parameters
+    ----------
+    index : DataFrame
+        Index of a prepared set; column file.
+    name : str
+        Key of ORIGINAL_SPLITS.
+    seed : int
+    n_exported : int or None
+        Files after this number are left out; None takes all.
+
+    Returns
+    -------
+    Split
+    """
+    if name not in ORIGINAL_SPLITS:
+        expected = ", ".join(ORIGINAL_SPLITS)
+        raise ParameterError(f"split: got {name!r}, expected one of {expected}")
+    rows = np.arange(len(index))
+    if n_exported is not None:
+        rows = np.flatnonzero(index["file"] <= n_exported)
+    if len(rows) < 10:
+        raise DatasetError(f"split: got {len(rows)} slices, expected 10 or more")
+    counts = ORIGINAL_SPLITS[name]
+    n_train, _, n_test = (round(count * len(rows) / N_EXPORTED) for count in counts)
+    rows = np.random.default_rng(seed).permutation(rows)
+    train, validation, test = np.split(rows, [n_train, len(rows) - n_test])
+    return Split(np.sort(train), np.sort(validation), np.sort(test))
+
+
+def audit_leakage(index, split):
+    """Count patients and families of the test part that are in another part, too.
+
+    Returns
+    -------
+    DataFrame
+        Rows pid and family (index "group"); columns n_shared, n_test_slices (their
+        slices in the test part) and test_fraction (of all test slices).
     """
     rows = []
     for column in ("pid", "family"):
         values = index[column].to_numpy()
-        seen = set(values[made.train]) | set(values[made.validation])
-        leaked = np.isin(values[made.test], list(seen))
-        both = set(values[made.test][leaked])
-        rows.append({"of": column, "both_sides": len(both), "test_slices": leaked.sum(), "share": leaked.mean()})
-    return pd.DataFrame(rows).set_index("of")
+        others = np.concatenate([values[split.train], values[split.validation]])
+        is_shared = np.isin(values[split.test], others)
+        row = {
+            "group": column,
+            "n_shared": len(set(values[split.test][is_shared])),
+            "n_test_slices": is_shared.sum(),
+            "test_fraction": is_shared.mean(),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("group")

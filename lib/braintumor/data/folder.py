@@ -1,0 +1,350 @@
+"""Folders of slices: figshare's .mat files, or PNG pairs listed in ``slices.csv``."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from braintumor.core.errors import DatasetError, ProblemCollector, shorten
+from braintumor.core.files import atomic_write
+from braintumor.data.figshare import (
+    Slice,
+    check_image,
+    check_label,
+    check_mask,
+    read_cvind,
+    read_mat,
+)
+from braintumor.data.labels import LABELS, PLANES
+from braintumor.data.preprocessing import pad_to_square
+from braintumor.data.splits import FOLDS
+
+REQUIRED_COLUMNS = ("image", "mask", "label", "patient")
+MAX_CELL_LENGTH = 500  # characters in a cell of slices.csv
+MIN_PARALLEL = 64  # slices; for fewer, starting processes takes longer than reading
+
+
+@dataclass(frozen=True)
+class SliceSource:
+    """Where a slice is stored: a .mat file, or a row (dict) of the table `path`."""
+
+    file: int
+    path: Path
+    row: dict | None = None
+
+
+def find_slices(directory):
+    """List the slices of a folder.
+
+    Parameters
+    ----------
+    directory : str or Path
+        Holds ``slices.csv``, or .mat files named by number (also in subfolders).
+
+    Returns
+    -------
+    list of SliceSource
+        Ordered by file number.
+
+    Raises
+    ------
+    DatasetError
+        If the folder holds neither, or a file number twice.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise DatasetError(
+            f"{directory}: no such folder, expected one with .mat files or slices.csv"
+        )
+    table = directory / "slices.csv"
+    if table.exists():
+        return _read_table(table)
+    sources, problems = _find_mat_files(directory)
+    if problems:
+        raise DatasetError("; ".join(f"{path}: {text}" for path, text in problems))
+    return sources
+
+
+def _find_mat_files(directory):
+    """Return the sources, and (file, problem) for numbers that are there twice."""
+    paths, problems = {}, []
+    for path in sorted(directory.rglob("*.mat")):
+        folders = path.relative_to(directory).parts
+        is_hidden = any(part.startswith(".") for part in folders)  # being downloaded
+        if is_hidden or not re.fullmatch(r"\d{1,9}", path.stem):
+            continue
+        number = int(path.stem)
+        if number in paths:
+            text = f"file number {number} is there twice, also as {paths[number]}"
+            problems.append((str(path), f"{text}. Keep one."))
+        else:
+            paths[number] = path
+    if not paths:
+        raise DatasetError(
+            f"{directory}: holds no slices, expected 1.mat, 2.mat, ... or slices.csv "
+            f"with the columns {', '.join(REQUIRED_COLUMNS)}"
+        )
+    return [SliceSource(number, paths[number]) for number in sorted(paths)], problems
+
+
+def _read_table(table):
+    try:
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False, index_col=False)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DatasetError(
+            f"{table}: cannot be read as a CSV table in UTF-8 ({shorten(error)})"
+        ) from None
+    missing = [name for name in REQUIRED_COLUMNS if name not in rows.columns]
+    if missing or rows.empty:
+        raise DatasetError(
+            f"{table}: got {len(rows)} rows without {missing}, expected rows with "
+            f"{', '.join(REQUIRED_COLUMNS)}"
+        )
+    for column in rows.columns:
+        for number, cell in enumerate(rows[column], start=1):
+            if len(cell) > MAX_CELL_LENGTH or not cell.isprintable():
+                raise DatasetError(
+                    f"{table}, row {number}: {shorten(column)}: expected up to "
+                    f"{MAX_CELL_LENGTH} printable characters"
+                )
+    repeated = rows["image"][rows["image"].duplicated()]
+    if not repeated.empty:
+        raise DatasetError(f"{table}: image {repeated.iloc[0]} is there twice")
+    records = rows.to_dict("records")
+    return [SliceSource(number, table, row) for number, row in enumerate(records, 1)]
+
+
+def read_slice(source):
+    """Read and check one slice.
+
+    Parameters
+    ----------
+    source : SliceSource, or str or Path of a .mat file
+
+    Returns
+    -------
+    Slice
+
+    Raises
+    ------
+    DatasetError
+        Naming the file and every field that is not as expected.
+    """
+    if not isinstance(source, SliceSource):
+        return read_mat(source)
+    return read_mat(source.path) if source.row is None else _read_png_pair(source)
+
+
+def _read_png_pair(source):
+    row, folder = source.row, source.path.parent
+    problems = ProblemCollector(f"{source.path}, row {source.file}")
+    image = problems.check("image", _read_image, folder, row["image"])
+    mask = problems.check("mask", _read_mask, folder, row["mask"], image)
+    if image is not None:
+        image = problems.check("image", check_image, pad_to_square(image))
+    if image is not None and mask is not None:
+        mask = problems.check("mask", check_mask, pad_to_square(mask), image.shape)
+    label = problems.check("label", _parse_label, row["label"])
+    pid = problems.check("patient", _parse_patient, row["patient"])
+    fold = problems.check("fold", _parse_fold, row.get("fold", ""))
+    plane = problems.check("plane", _parse_plane, row.get("plane", ""))
+    spacing = problems.check("spacing_mm", _parse_spacing, row.get("spacing_mm", ""))
+    problems.raise_problems()
+    border = _bounding_box(mask)  # PNG pairs have no border
+    return Slice(source.file, pid, label, image, mask, border, fold, plane, spacing)
+
+
+def _read_image(folder, name):
+    from braintumor.data.raster import read_raster
+
+    try:
+        path = (folder / name).resolve()
+        exists = path.is_file()  # opening a named pipe would block
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{name}: no file name ({shorten(error)})") from None
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"{name} is outside {folder}, expected a file in it")
+    if not exists:
+        raise ValueError(f"{name}: no such file, expected an image")
+    return read_raster(path)[0]
+
+
+def _read_mask(folder, name, image):
+    mask = _read_image(folder, name)
+    if image is not None and mask.shape != image.shape:
+        raise ValueError(f"got shape {mask.shape}, expected the image's {image.shape}")
+    if mask.max() > 1 and set(np.unique(mask)) <= {0, mask.max()}:
+        return mask > 0  # paint programs store 0 and 255
+    return mask
+
+
+def _parse_label(text):
+    numbers = {name: number for number, name in LABELS.items()}
+    numbers |= {str(number): number for number in LABELS}
+    return numbers.get(text.strip().lower()) or check_label(text)
+
+
+def _parse_patient(text):
+    pid = text.strip()
+    if not 1 <= len(pid) <= 64:
+        raise ValueError(
+            f"got {len(pid)} characters, expected an identifier of 1 to 64"
+        )
+    return pid
+
+
+def _parse_fold(text):
+    if not text.strip():
+        return None
+    if text.strip() not in map(str, FOLDS):
+        raise ValueError(f"got {text!r}, expected 1 to 5")
+    return int(text)
+
+
+def _parse_plane(text):
+    plane = text.strip().lower() or "unknown"
+    if plane not in PLANES:
+        raise ValueError(f"got {text!r}, expected one of {', '.join(PLANES)}")
+    return plane
+
+
+def _parse_spacing(text):
+    if not text.strip():
+        return None
+    try:
+        spacing = float(text)
+    except ValueError:
+        spacing = 0.0
+    if not 0 < spacing < 10:
+        raise ValueError(f"got {text!r}, expected millimeters, over 0 and under 10")
+    return spacing
+
+
+def _bounding_box(mask):
+    """Return the corners of a mask's box as points (x, y) in 1-based coordinates."""
+    rows, columns = np.nonzero(mask)
+    left, right = columns.min() + 1, columns.max() + 1
+    top, bottom = rows.min() + 1, rows.max() + 1
+    corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+    return np.array(corners, np.float64)
+
+
+def map_slices(function, sources, n_jobs=None, description="", progress=True):
+    """Yield ``function(source)`` in order.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        Number of processes; None takes all cores for MIN_PARALLEL slices or more,
+        otherwise this process.
+    """
+    if n_jobs is None:
+        n_jobs = -1 if len(sources) >= MIN_PARALLEL else 1
+    if n_jobs == 1:
+        results = map(function, sources)
+    else:
+        parallel = joblib.Parallel(n_jobs, return_as="generator")
+        results = parallel(joblib.delayed(function)(source) for source in sources)
+    bar = {"desc": description, "unit": " slices", "disable": not progress}
+    yield from tqdm(results, total=len(sources), **bar)
+
+
+def check_folder(directory, n_jobs=None, progress=True):
+    """Report what a folder of slices holds, lacks and what is wrong.
+
+    Returns
+    -------
+    dict
+        found (number of readable slices per class name), missing (file numbers that
+        only cvind.mat has), notes (list of str), problems (list of (file, problem)).
+    """
+    directory = Path(directory)
+    report = {"found": {}, "missing": [], "notes": [], "problems": []}
+    try:
+        has_files = directory.is_dir() and not (directory / "slices.csv").exists()
+        find = _find_mat_files if has_files else lambda path: (find_slices(path), [])
+        sources, report["problems"] = find(directory)
+    except DatasetError as error:
+        return report | {"problems": [(str(directory), str(error))]}
+    rows = []
+    for row, problems in map_slices(
+        _check_slice, sources, n_jobs, "checking", progress
+    ):
+        rows += row
+        report["problems"] += problems
+    table = pd.DataFrame(rows, columns=["pid", "label", "fold"])
+    across = find_table_problems(table)
+    report["problems"] += [(str(directory), problem) for problem in across]
+    report["found"] = {
+        name: int(table["label"].eq(k).sum()) for k, name in LABELS.items()
+    }
+    if has_files:
+        _check_cvind(directory, [source.file for source in sources], report)
+    return report
+
+
+def _check_slice(source):
+    try:
+        item = read_slice(source)
+        return [(item.pid, item.label, item.fold)], []
+    except DatasetError as error:
+        return [], error.problems or [(str(source.path), str(error))]
+
+
+def _check_cvind(directory, files, report):
+    try:
+        cvind = read_cvind(directory)
+        if cvind is None:
+            report["notes"].append("cvind.mat is missing: folds will group families")
+        else:
+            select_folds(directory, cvind, files)
+            report["missing"] = sorted(set(range(1, cvind.size + 1)) - set(files))
+    except DatasetError as error:
+        report["problems"].append((str(directory / "cvind.mat"), str(error)))
+
+
+def select_folds(directory, cvind, files):
+    """Return the folds of file numbers; DatasetError if `cvind` does not cover them."""
+    if min(files) < 1 or max(files) > cvind.size:
+        raise DatasetError(
+            f"{Path(directory) / 'cvind.mat'}: covers file numbers 1 to {cvind.size}, "
+            f"expected {min(files)}.mat to {max(files)}.mat"
+        )
+    return cvind[np.asarray(files) - 1]
+
+
+def find_table_problems(table):
+    """List problems between slices; `table` has the columns pid, label and fold."""
+    problems = []
+    if table["fold"].isna().any() and table["fold"].notna().any():
+        problems.append("slices.csv: fold is given for some rows, expected all or none")
+    n_labels = table.groupby("pid")["label"].nunique()
+    for pid in n_labels.index[n_labels > 1]:
+        problems.append(f"patient {pid} has slices of different labels, expected one")
+    return problems
+
+
+def export_png(directory, out, progress=True):
+    """Export slices as the original study: ``OUT/<label>/<n>.matlabel=<label>.png``.
+
+    Minimum and maximum of a slice become 0 and 255, as with MATLAB's ``mat2gray``.
+
+    Returns
+    -------
+    int
+        Number of files written.
+    """
+    sources = find_slices(directory)
+    for source in tqdm(sources, "exporting", unit=" slices", disable=not progress):
+        item = read_slice(source)
+        image = item.image.astype(np.float64)
+        gray = (image - image.min()) / (image.max() - image.min()) * 255
+        name = f"{item.file}.matlabel={item.label}.png"
+        with atomic_write(Path(out) / str(item.label) / name) as path:
+            Image.fromarray(np.floor(gray + 0.5).astype(np.uint8)).save(path)
+    return len(sources)

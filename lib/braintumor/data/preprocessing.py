@@ -1,0 +1,90 @@
+"""Intensity scaling and resizing of slices."""
+
+import numpy as np
+from PIL import Image
+
+PERCENTILES = (1, 99.5)  # of a slice's intensities; scaled to 0 and 255
+MAX_SIDE = 4096  # pixels; larger declared sizes come from broken or hostile files
+MAX_INTENSITY = 1e15  # larger magnitudes cannot be scaled in float32
+MIN_RANGE = 1e-15
+
+
+def preprocess_slice(image, image_size, percentiles=PERCENTILES):
+    """Scale a slice to 8 bits and resize it.
+
+    Parameters
+    ----------
+    image : ndarray of shape (side, side), numeric
+    image_size : int
+        Side of the result in pixels. Area averaging down, linear interpolation up.
+    percentiles : (float, float)
+        Intensities scaled to 0 and 255; (0, 100) is MATLAB's ``mat2gray``.
+
+    Returns
+    -------
+    ndarray of shape (image_size, image_size), uint8
+    """
+    ordered = np.sort(image, axis=None)  # np.percentile is slower
+    ranks = [round(percent / 100 * (image.size - 1)) for percent in percentiles]
+    low, high = (float(ordered[rank]) for rank in ranks)
+    if high - low < MIN_RANGE:  # a small bright object on a constant background
+        low, high = float(ordered[0]), float(ordered[-1])
+    gray = image.astype(np.float32)
+    gray -= low
+    gray *= 255 / (high - low)
+    gray += 0.5
+    return _resize(np.clip(gray, 0, 255, out=gray).astype(np.uint8), image_size)
+
+
+def resize_mask(mask, image_size):
+    """Resize a binary mask of shape (side, side) to uint8 (image_size, image_size).
+
+    A pixel is 1 if the tumor covers at least half of it.
+    """
+    return (_resize(np.uint8(255) * mask, image_size) >= 128).astype(np.uint8)
+
+
+def _resize(image, image_size):
+    if image.flags.f_contiguous:  # from MATLAB files; transposing avoids a copy
+        return _resize(image.T, image_size).T
+    method = Image.BOX if image_size < len(image) else Image.BILINEAR
+    resized = Image.fromarray(image).resize((image_size, image_size), method)
+    return np.asarray(resized)
+
+
+def pad_to_square(image):
+    """Pad (rows, columns) at the right and the bottom with the minimum."""
+    side = max(image.shape)
+    padding = [(0, side - length) for length in image.shape]
+    return np.pad(image, padding, constant_values=image.min())
+
+
+def find_intensity_problem(image):
+    """Describe why finite intensities cannot be scaled, or return None."""
+    low, high = float(image.min()), float(image.max())
+    if low == high:
+        return f"every pixel is {image.min()}, expected an MR slice"
+    if max(-low, high) > MAX_INTENSITY or high - low < MIN_RANGE:
+        return (
+            f"got intensities {low:g} to {high:g}, expected magnitudes up to "
+            f"{MAX_INTENSITY:g} and a range of at least {MIN_RANGE:g}"
+        )
+    return None
+
+
+def to_network_input(images, channels=1):
+    """Convert uint8 images to the input of a network.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, side, side), uint8
+    channels : int
+        Number of identical channels.
+
+    Returns
+    -------
+    ndarray of shape (n, side, side, channels), float32
+        Intensities from 0 to 1.
+    """
+    gray = np.asarray(images, np.float32)[..., None] / np.float32(255)
+    return np.repeat(gray, channels, axis=-1)
