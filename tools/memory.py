@@ -1,10 +1,10 @@
-"""Measure the memory that preparing the slices takes, and gather what training took from the records of runs.
+"""Measure the memory of preparing slices; gather that of training from run records.
 
     python tools/memory.py FOLDER [RESULTS ...]
 
-FOLDER holds slices; they are prepared at 128 and 256 pixels into a temporary folder. RESULTS are folders of runs, by
-default results/. Prints a line each and writes results/tested/memory.csv and memory.json. Exits with 1 if a figure is
-over its limit. Needs Linux: memory that processes share is counted once.
+FOLDER holds slices; they are prepared at 128 and 256 pixels into a temporary folder.
+RESULTS are folders of runs, by default results/. Writes memory.csv and memory.json;
+exits with 1 if a peak is over its limit. Needs Linux: shared memory is counted once.
 """
 
 import json
@@ -15,70 +15,74 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from results import keep
+from results import save_results
 
 from braintumor.core.files import ROOT
 from braintumor.data.prepared import open_prepared
-from braintumor.training.provenance import machine
-from braintumor.workflow_engine.estimate import side, stands_for_a_training
+from braintumor.training.provenance import collect_environment
 
-LIMITS_MB = {128: 3000, 256: 6000}  # by pixels a side
-PREPARE = """
-import sys
-from braintumor.data.prepared import prepare
-if __name__ == "__main__":
-    prepare(sys.argv[1], sys.argv[2], int(sys.argv[3]))
-"""
+LIMITS_MB = {128: 3000, 256: 6000}  # by image size
+COMMAND = (sys.executable, "-m", "braintumor.cli", "data", "prepare")
 
 
-def preparing(folder, size):
-    """Peak memory of preparing (MB), and what was prepared (prepared.json)."""
+def measure_preparation(folder, image_size):
+    """Return the number of prepared slices and the peak memory (MB) of preparing."""
     with tempfile.TemporaryDirectory() as scratch:
-        out, script = Path(scratch) / str(size), Path(scratch) / "prepare.py"
-        script.write_text(PREPARE)  # a file: its worker processes load it too
-        process = psutil.Popen([sys.executable, script, folder, out, str(size)])
+        out = Path(scratch) / str(image_size)
+        process = psutil.Popen([*COMMAND, folder, out, "--size", str(image_size)])
         peak = 0
         while process.poll() is None:
-            peak = max(peak, sum(map(memory, [process, *process.children(recursive=True)])))
+            processes = [process, *process.children(recursive=True)]
+            peak = max(peak, sum(map(proportional_memory, processes)))
             time.sleep(0.1)
         if process.returncode:
-            sys.exit(f"{folder}: could not be prepared")
-        return round(peak / 2**20), open_prepared(out).about
+            sys.exit(f"{folder}: preparing failed with exit code {process.returncode}")
+        return open_prepared(out).info["slices"], round(peak / 2**20)
 
 
-def memory(process):
+def proportional_memory(process):
+    """Return the memory of a process in bytes, shared pages divided by their users."""
     try:
         return process.memory_full_info().pss
     except psutil.Error:
-        return 0  # it has just ended
+        return 0  # it has ended
 
 
-def training(results):
-    """The greatest peak memory (MB) and the number of trainings by pixels a side and count of slices."""
-    records = {path: json.loads(path.read_text()) for folder in results for path in Path(folder).rglob("run.json")}
-    table = pd.DataFrame(
-        [
-            (side(one["parameters"]), one["data"]["slices"], one["peak_memory_mb"])
-            for one in records.values()
-            if stands_for_a_training(one)
-        ],
-        columns=["pixels", "slices", "MB"],
-    )
-    return table.groupby(["pixels", "slices"])["MB"].agg(["max", "size"]).reset_index()
+def gather_training(folders):
+    """Return the peak memory (MB) of training, by image size and number of slices."""
+    paths = [path for folder in folders for path in Path(folder).rglob("run.json")]
+    rows = []
+    for record in map(json.loads, (path.read_text() for path in paths)):
+        parameters = record["parameters"]
+        tasks = parameters.get("tasks", [parameters.get("task")])
+        # a joint network leaves one record per task: count the first
+        if "epochs" in record and parameters.get("task", tasks[0]) == tasks[0]:
+            # crop_to: records of the first edition
+            head_size = parameters.get("head_size", parameters.get("crop_to"))
+            image_size = head_size or parameters["image_size"]
+            rows.append(
+                (image_size, record["data"]["slices"], record["peak_memory_mb"])
+            )
+    table = pd.DataFrame(rows, columns=["pixels", "slices", "peak MB"])
+    peaks = table.groupby(["pixels", "slices"])["peak MB"].agg(["size", "max"])
+    peaks.columns = ["measured", "peak MB"]
+    return peaks.reset_index().assign(what="training")
 
 
 def main(folder, results):
     rows = []
-    for size in LIMITS_MB:
-        peak, about = preparing(folder, size)
-        rows.append(("preparing", size, about["slices"], 1, peak))
-    rows += [("training", row.pixels, row.slices, row[4], row[3]) for row in training(results).itertuples()]
-    table = pd.DataFrame(rows, columns=["what", "pixels", "slices", "measured", "peak MB"])
+    for image_size in LIMITS_MB:
+        n_slices, peak = measure_preparation(folder, image_size)
+        rows.append(("preparing", image_size, n_slices, 1, peak))
+    columns = ["what", "pixels", "slices", "measured", "peak MB"]
+    preparing = pd.DataFrame(rows, columns=columns)
+    table = pd.concat([preparing, gather_training(results)], ignore_index=True)
     table["limit MB"] = table["pixels"].map(LIMITS_MB).astype("Int64")
     print(table.to_string(index=False))
-    over = table[table["peak MB"] > table["limit MB"].fillna(table["peak MB"])]
-    keep("memory", table, {"over its limit": len(over)} | machine(threads=0))
-    return 1 if len(over) else 0
+    n_over = int((table["peak MB"] > table["limit MB"]).fillna(False).sum())
+    record = {"over its limit": n_over} | collect_environment(threads=0)
+    save_results("memory", table, record)
+    return 1 if n_over else 0
 
 
 if __name__ == "__main__":

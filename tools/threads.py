@@ -1,10 +1,10 @@
-"""How far a result depends on the number of threads: fold 1 of the profile quick, trained with 1, 2 and 4, and with 2
-once more.
+"""Measure how far a training depends on the number of threads.
 
     python tools/threads.py
 
-Notebook 02 trains on the phantom, into a temporary folder. Prints a line each and writes results/tested/threads.csv and
-threads.json. Exits with 1 if the same number of threads gave other predictions.
+Lab 2 trains fold 1 of the quick profile on the phantom with 1, 2, 2 and 4 threads, into
+a temporary folder. Writes threads.csv and threads.json; exits with 1 if the same number
+of threads gave other predictions.
 """
 
 import sys
@@ -13,53 +13,76 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from results import keep
+import papermill
+import yaml
+from results import save_results
 
 from braintumor.core.files import ROOT
-from braintumor.evaluation.metrics import PROBABILITIES
-from braintumor.training.provenance import machine
-from braintumor.workflow_engine.execution import execute_apart, fold_parameters, read_profile
+from braintumor.core.parameters import notebook_parameters
+from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
+from braintumor.training.provenance import collect_environment
 
 THREADS = (1, 2, 2, 4)
-PROFILE = read_profile(ROOT / "config/quick.yaml")
-SAME = "same bytes as with as many threads before"
+LAB = "labs/02_classify"
+REPEATED = "same bytes as with as many threads before"
 
 
-def trained(folder, threads):
-    """The file of predictions of one training, as bytes and as a table."""
-    given = fold_parameters(PROFILE | {"data": "phantom", "name": ""}, "classify", 1)
-    given |= {"threads": threads, "results": str(folder)}
-    notebook, page, partial = ROOT / "notebooks/02_classify.ipynb", folder / "page.ipynb", folder / "partial.ipynb"
-    execute_apart(str(notebook), str(page), str(partial), given)
+def train(profile, folder, threads):
+    """Train one fold; return its predictions as bytes and as a table."""
+    overrides = profile["classify"] | {
+        "data": "phantom",
+        "protocol": profile["protocol"],
+        "fold": 1,
+        "seed": profile["seed"],
+        "threads": threads,
+        "results": str(folder),
+    }
+    papermill.execute_notebook(
+        ROOT / f"notebooks/{LAB}.ipynb",
+        folder / "page.ipynb",
+        parameters=notebook_parameters(LAB, overrides),
+        cwd=ROOT,
+        progress_bar=False,
+    )
     path = folder / "fold-1/predictions.csv"
     return path.read_bytes(), pd.read_csv(path)
 
 
+def compare(threads, runs):
+    """Compare each run with the first, and with an earlier one of as many threads."""
+    reference, earlier, rows = runs[0][1][PROBABILITY_COLUMNS].to_numpy(), {}, []
+    for n_threads, (content, table) in zip(threads, runs, strict=True):
+        probabilities = table[PROBABILITY_COLUMNS].to_numpy()
+        y_pred = probabilities.argmax(axis=1)
+        difference = np.abs(probabilities - reference)
+        is_same = {True: "yes", False: "no"}[earlier.get(n_threads, content) == content]
+        row = {
+            "threads": n_threads,
+            "slices": len(table),
+            "accuracy by slice": np.mean(y_pred + 1 == table["y_true"]),
+            "same class as with 1 thread": np.mean(y_pred == reference.argmax(axis=1)),
+            "mean difference of a probability": difference.mean(),
+            "largest difference of a probability": difference.max(),
+            REPEATED: is_same if n_threads in earlier else "",
+        }
+        earlier[n_threads] = content
+        rows.append(row)
+    return pd.DataFrame(rows).round(4)
+
+
 def main():
+    profile = yaml.safe_load((ROOT / "config/quick.yaml").read_text())
     with tempfile.TemporaryDirectory() as scratch:
-        runs = [trained(Path(scratch) / str(number), threads) for number, threads in enumerate(THREADS)]
-    of_one, before, rows = runs[0][1][PROBABILITIES].to_numpy(), {}, []
-    for threads, (content, table) in zip(THREADS, runs, strict=True):
-        values = table[PROBABILITIES].to_numpy()
-        away = np.abs(values - of_one)
-        same = ("yes" if before[threads] == content else "no") if threads in before else ""
-        before[threads] = content
-        rows.append(
-            {
-                "threads": threads,
-                "slices": len(table),
-                "accuracy by slice": np.mean(values.argmax(1) + 1 == table["label"]),
-                "same class as with 1 thread": np.mean(values.argmax(1) == of_one.argmax(1)),
-                "mean difference of a probability": away.mean(),
-                "largest difference of a probability": away.max(),
-                SAME: same,
-            }
-        )
-    shown = pd.DataFrame(rows).round(4)
-    print(shown.T.to_string(header=False))
-    record = {"epochs": PROFILE["classify"]["epochs"], "tried": len(THREADS)}
-    keep("threads", shown, record | machine(threads=0))
-    return int(shown[SAME].eq("no").any())
+        runs = []
+        for number, threads in enumerate(THREADS):
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            runs.append(train(profile, folder, threads))
+    table = compare(THREADS, runs)
+    print(table.T.to_string(header=False))
+    record = {"epochs": profile["classify"]["epochs"], "runs": len(THREADS)}
+    save_results("threads", table, record | collect_environment(threads=0))
+    return int(table[REPEATED].eq("no").any())
 
 
 if __name__ == "__main__":
