@@ -1,7 +1,6 @@
-"""Confidence intervals by bootstrap over patients.
+"""Confidence intervals by bootstrap over patients, which are resampled whole.
 
-Slices of one patient are alike, so patients are resampled whole: resampling slices
-would give too narrow an interval.
+Slices of a patient are alike: resampling slices would give too narrow an interval.
 """
 
 import numpy as np
@@ -14,29 +13,19 @@ BLOCK_SIZE = 2**20  # weights per call of a metric: fits the processor's cache
 
 
 def bootstrap_weights(groups, n_bootstrap=2000, seed=0):
-    """Count how often each row is in each bootstrap resample of whole groups.
+    """Count how often each row is in each resample of whole groups (n_rows,).
 
-    Parameters
-    ----------
-    groups : array-like, shape (n_rows,)
-        The rows' groups, such as patients.
-    n_bootstrap : int
-    seed : int
-
-    Returns
-    -------
-    ndarray of float32, shape (n_bootstrap, n_rows)
+    Returns a float32 array of shape (n_bootstrap, n_rows).
     """
     counts, codes = _resample(groups, n_bootstrap, seed)
     return counts[:, codes]
 
 
 def bootstrap_interval(table, metric, groups="pid", n_bootstrap=2000, seed=0):
-    """Compute the 95% interval of a metric by bootstrap over groups (percentiles).
+    """Compute the 95% percentile interval of a metric by bootstrap over groups.
 
     Parameters
     ----------
-    table : DataFrame
     metric : callable
         `metric(table, weights)` returns a value for each row of the weights.
     groups : str or array-like, shape (n_rows,)
@@ -45,11 +34,6 @@ def bootstrap_interval(table, metric, groups="pid", n_bootstrap=2000, seed=0):
     Returns
     -------
     low, high : float
-
-    Raises
-    ------
-    ParameterError
-        If n_bootstrap is less than 1.
     """
     groups = table[groups] if isinstance(groups, str) else groups
     counts, codes = _resample(groups, n_bootstrap, seed)

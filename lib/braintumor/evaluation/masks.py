@@ -8,17 +8,9 @@ from braintumor.evaluation.metrics import slice_metrics
 
 
 def threshold_at_half(probability, image_size):
-    """Resize a probability map linearly to a slice's native size, threshold at 0.5.
+    """Resize a probability map (side, side) linearly and threshold it at 0.5.
 
-    Parameters
-    ----------
-    probability : ndarray, shape (side, side)
-        Probability map, or a mask.
-    image_size : int
-
-    Returns
-    -------
-    ndarray of bool, shape (image_size, image_size)
+    Returns a bool array of shape (image_size, image_size).
     """
     return _resize(probability, image_size) >= 0.5
 
@@ -26,21 +18,10 @@ def threshold_at_half(probability, image_size):
 def threshold_by_expected_dice(probability, image_size):
     """Resize a probability map and threshold it where the expected Dice is greatest.
 
-    For a slice that is known to hold a tumor: the mask is empty only if every
-    probability is 0.
-
-    Parameters
-    ----------
-    probability : ndarray, shape (side, side)
-    image_size : int
-
-    Returns
-    -------
-    ndarray of bool, shape (image_size, image_size)
-
-    References
-    ----------
-    Dai and Li 2023, to first order.
+    This is for slices that are known to show a tumor: the mask is empty only if every
+    probability is 0. To first order (Dai and Li 2023), the expected Dice of the k most
+    probable pixels is 2 * sum(their probabilities) / (k + sum(all probabilities)).
+    Returns a bool array of shape (image_size, image_size).
     """
     resized = _resize(probability, image_size)
     ordered = np.sort(resized, axis=None)[::-1]
@@ -50,51 +31,28 @@ def threshold_by_expected_dice(probability, image_size):
 
 
 def expected_dice(probability, mask):
-    """Compute the Dice that a probability map promises for a mask, to first order.
-
-    Both have the shape (side, side). Returns a float: 0 if both are empty.
-    """
+    """Compute the expected Dice of a mask, to first order; 0 if both are empty."""
     total = mask.sum() + probability.sum(dtype=float)
     return float(2 * probability[mask].sum(dtype=float) / total) if total else 0.0
 
 
 def predict_masks(prepared, rows, maps):
-    """Threshold the probability maps of some slices by expected Dice.
+    """Threshold the probability maps (n, side, side) of rows by expected Dice.
 
-    Parameters
-    ----------
-    prepared : PreparedData
-    rows : sequence of int
-        Rows of prepared.index.
-    maps : ndarray, shape (n_rows, side, side)
-
-    Returns
-    -------
-    list of ndarray of bool
-        Masks at the slices' native sizes.
+    Returns a list of masks at the native sizes of these rows of `prepared`.
     """
     sizes = prepared.index["size"].iloc[rows]
+    pairs = zip(maps, sizes, strict=True)
     return [
-        threshold_by_expected_dice(probability, size)
-        for probability, size in zip(maps, sizes, strict=True)
+        threshold_by_expected_dice(probability, size) for probability, size in pairs
     ]
 
 
 def score_masks(prepared, rows, maps):
-    """Compute the metrics of predicted masks at the slices' native sizes.
+    """Compute `slice_metrics` at native size: a DataFrame with a row per slice.
 
-    Parameters
-    ----------
-    prepared : PreparedData
-    rows : sequence of int
-        Rows of prepared.index.
-    maps : sequence of ndarray
-        Masks from `predict_masks`, or probability maps, to be thresholded at 0.5.
-
-    Returns
-    -------
-    DataFrame
-        A row per slice, with the columns of `slice_metrics`.
+    `maps` are masks from `predict_masks`, or probability maps (n, side, side), which
+    are thresholded at 0.5, of these rows of `prepared`.
     """
     scores = []
     for row, probability in zip(rows, maps, strict=True):
@@ -106,6 +64,5 @@ def score_masks(prepared, rows, maps):
 
 
 def _resize(probability, image_size):
-    """Resize a map (side, side) linearly to float32 (image_size, image_size)."""
     image = Image.fromarray(np.asarray(probability, np.float32))
     return np.asarray(image.resize((image_size, image_size), Image.BILINEAR))

@@ -1,7 +1,6 @@
 """Predictions of the folds of a run, joined, and their scores with intervals."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 from scipy.optimize import minimize_scalar
@@ -15,24 +14,39 @@ from braintumor.data.prepared import open_data
 from braintumor.data.splits import FOLDS
 from braintumor.evaluation import metrics
 from braintumor.evaluation.bootstrap import bootstrap_interval, mean_interval
-from braintumor.training.fold_run import read_table
+from braintumor.training.fold_run import NEUTRAL_PARAMETERS, read_table
 
-# parameters that do not change a result; tried and change: in records of 2026
-BOOKKEEPING = {
-    "fold", "data", "results", "threads", "experiment_log", "description", "tried",
-    "change",
-}  # fmt: skip
-# name of a score without interval: (task, function of its table of predictions)
+# parameters in which the folds of a run may differ; the last two: in old records
+VARYING_PARAMETERS = {"fold", *NEUTRAL_PARAMETERS, "tried", "change"}
+CLASSIFICATION_METRICS = {
+    "accuracy by slice": metrics.accuracy,
+    "macro F1 by slice": metrics.macro_f1,
+    "accuracy by patient": metrics.by_patient(metrics.accuracy),
+    "balanced accuracy by patient": metrics.by_patient(metrics.balanced_accuracy),
+    "expected calibration error": metrics.calibration_error,
+    "accuracy by slice, most confident 90%": metrics.confident_accuracy,
+}
+SEGMENTATION_METRICS = {
+    "mean Dice": metrics.mean_of("dice"),
+    "median Dice": metrics.median_of("dice"),
+    "mean IoU": metrics.mean_of("iou"),
+    "share of zero overlap": metrics.fraction_of_zeros("dice"),
+    "share of empty masks": metrics.fraction_of_zeros("area_pred"),
+    "pixel recall": metrics.pixel_recall,
+    "pixel precision": metrics.pixel_precision,
+    "median HD95 (mm)": metrics.median_of("hd95_mm"),
+}
+# scores without interval, such as those of experiments.csv: {name: (task, metric)}
 SUMMARY_METRICS = {
     "accuracy by slice": ("classify", metrics.accuracy),
     "balanced accuracy by patient": (
         "classify",
-        lambda table: metrics.balanced_accuracy(metrics.average_by_patient(table)),
+        CLASSIFICATION_METRICS["balanced accuracy by patient"],
     ),
     "cross-entropy": ("classify", metrics.log_loss),
     "expected calibration error": ("classify", metrics.calibration_error),
-    "mean Dice": ("segment", metrics.mean_of("dice")),
-    "share of zero overlap": ("segment", metrics.fraction_of_zeros("dice")),
+    "mean Dice": ("segment", SEGMENTATION_METRICS["mean Dice"]),
+    "share of zero overlap": ("segment", SEGMENTATION_METRICS["share of zero overlap"]),
 }
 HEADLINE_METRICS = ("accuracy by slice", "balanced accuracy by patient", "mean Dice")
 
@@ -46,8 +60,6 @@ def load_predictions(run, task, folds=FOLDS):
         Folder below the project, such as results/published/full, or absolute path.
     task : str
         Folder in it, such as classify or segment.
-    folds : iterable of int
-        Folds to load; unfinished folds are left out.
 
     Returns
     -------
@@ -59,8 +71,7 @@ def load_predictions(run, task, folds=FOLDS):
     Raises
     ------
     DatasetError
-        If no fold is finished, data or settings differ between folds, or a slice is
-        in two folds.
+        If no fold is finished, folds differ in data or settings, or share a slice.
     """
     folder = ROOT / run / task
     paths = [folder / f"fold-{fold}" for fold in sorted(folds)]
@@ -72,50 +83,38 @@ def load_predictions(run, task, folds=FOLDS):
         )
     records = [json.loads((path / "run.json").read_text()) for path in paths]
     check_consistent_runs(folder, records)
-    tables = [read_table(path / "predictions.csv") for path in paths]
-    table = pd.concat(tables, ignore_index=True).sort_values("file", ignore_index=True)
+    table = pd.concat([read_table(path / "predictions.csv") for path in paths])
     repeated = table.loc[table["file"].duplicated(), "file"]
     if len(repeated):
         raise DatasetError(
             f"{folder}: got slice {repeated.iloc[0]} in two folds, expected one. "
             "Remove the fold that does not belong."
         )
-    return table, records
+    return table.sort_values("file", ignore_index=True), records
 
 
 def check_consistent_runs(folder, records, varying=()):
-    """Check that records of a folder have the same data and settings.
+    """Raise DatasetError if run.json dicts of a folder differ in data or settings.
 
-    Parameters
-    ----------
-    folder : Path
-        Named in the error message.
-    records : list of dict
-        Contents of run.json.
-    varying : iterable of str
-        Parameters that may differ, besides the fold and what changes no result.
-
-    Raises
-    ------
-    DatasetError
-        If they differ.
+    `varying` names parameters that may differ, besides VARYING_PARAMETERS.
     """
-    differing = []
+    first = records[0]["parameters"]
+    differing = {
+        name
+        for name in first.keys() - VARYING_PARAMETERS - set(varying)
+        if any(record["parameters"].get(name) != first[name] for record in records)
+    }
     if len({record["data"]["digest"] for record in records}) > 1:
-        differing.append("data")
-    settings = [record["parameters"] for record in records]
-    for name in settings[0].keys() - BOOKKEEPING - set(varying):
-        if any(other.get(name) != settings[0][name] for other in settings):
-            differing.append(name)
+        differing.add("data")
     if differing:
         raise DatasetError(
             f"{folder}: got folds that differ in {', '.join(sorted(differing))}, "
-            "expected the same values in all. Remove the folds that do not belong."
+            "expected the same in all. Remove the folds that do not belong."
         )
 
 
 def score_metadata(table, records):
-    """Return what a table of scores is made from: data, protocol, folds, slices."""
+    """Return data, protocol, folds and number of slices of the scores: a dict."""
     return {
         "data": records[0]["data"],
         "protocol": records[0]["parameters"]["protocol"],
@@ -125,53 +124,36 @@ def score_metadata(table, records):
 
 
 def load_validation(run, records):
-    """Load the validation predictions of a run's classification folds, joined.
+    """Load the validation predictions of classification folds, with a column fold.
 
-    `records` are those of `load_predictions`. A patient may be in several folds.
-
-    Raises
-    ------
-    DatasetError
-        If a fold has no validation.csv.
+    A patient may be in the validation part of several folds.
     """
-    tables = []
-    for record in records:
-        fold = record["parameters"]["fold"]
-        path = ROOT / run / "classify" / f"fold-{fold}" / "validation.csv"
-        if not path.exists():
-            raise DatasetError(
-                f"{path}: got no file, expected the validation predictions. "
-                f"Remove {path.parent} and train fold {fold} again."
-            )
-        tables.append(read_table(path))
-    return pd.concat(tables, ignore_index=True)
+    return _load_tables(run, "classify", records, "validation.csv")
 
 
 def load_histories(run, task, records):
-    """Load history.csv of each fold of `records`, joined, with a column fold."""
+    """Load history.csv of the folds of `records`, with a column fold."""
+    return _load_tables(run, task, records, "history.csv")
+
+
+def _load_tables(run, task, records, name):
     tables = []
-    for record in records:
-        fold = record["parameters"]["fold"]
-        path = ROOT / run / task / f"fold-{fold}" / "history.csv"
+    for fold in [record["parameters"]["fold"] for record in records]:
+        path = ROOT / run / task / f"fold-{fold}" / name
+        if not path.exists():
+            raise DatasetError(
+                f"{path}: got no file, expected a table. "
+                f"Remove {path.parent} and train fold {fold} again."
+            )
         tables.append(read_table(path).assign(fold=fold))
     return pd.concat(tables, ignore_index=True)
 
 
 def fold_composition(table, validation, n_slices):
-    """Count slices and patients in each part of each fold.
+    """Count slices and patients in the parts of each fold, and test patients by class.
 
-    Parameters
-    ----------
-    table, validation : DataFrame
-        From `load_predictions` and `load_validation`.
-    n_slices : int
-        Slices of the whole data; the training part is counted if all folds are there.
-
-    Returns
-    -------
-    DataFrame
-        A row per fold; columns (part, "slices" or "patients"), and the number of
-        test patients of each class.
+    The training part is counted if `table` holds all `n_slices` slices of the data.
+    Returns a DataFrame with a row per fold and columns (part, slices or patients).
     """
     rows = {}
     for fold, test in table.groupby("fold"):
@@ -179,39 +161,30 @@ def fold_composition(table, validation, n_slices):
         if len(table) == n_slices:
             held_out = pd.concat(parts.values())["file"]
             parts["training"] = table[~table["file"].isin(held_out)]
-        row = {}
-        for part, rows_of_part in parts.items():
-            row[part, "slices"] = len(rows_of_part)
-            row[part, "patients"] = rows_of_part["pid"].nunique()
-        patients = test.groupby("y_true")["pid"].nunique()
-        for label, name in LABELS.items():
-            row["test patients", name] = patients.get(label, 0)
-        rows[fold] = row
+        rows[fold] = row = {}
+        for name, part in parts.items():
+            row[name, "slices"] = len(part)
+            row[name, "patients"] = part["pid"].nunique()
+        for label, tumor in LABELS.items():
+            patients = test.loc[test["y_true"] == label, "pid"].nunique()
+            row["test patients", tumor] = patients
     return pd.DataFrame(rows).T.rename_axis("fold")
 
 
 def fit_temperatures(validation):
-    """Fit each fold's temperature, 0.25 to 4, to the log loss of its validation.
+    """Fit a temperature to each fold's validation log loss: Series by fold.
 
-    Returns
-    -------
-    Series
-        Temperature by fold.
-
-    References
-    ----------
-    Guo et al. 2017.
+    Temperatures are limited to 0.25 to 4: without errors the best one is 0.
     """
 
     def loss(temperature, table):
         return metrics.log_loss(metrics.temperature_scale(table, temperature))
 
-    return pd.Series(
-        {
-            fold: minimize_scalar(loss, bounds=(0.25, 4), args=(table,)).x
-            for fold, table in validation.groupby("fold")
-        }
-    )
+    temperatures = {}
+    for fold, table in validation.groupby("fold"):
+        fit = minimize_scalar(loss, bounds=(0.25, 4), args=(table,))
+        temperatures[fold] = fit.x
+    return pd.Series(temperatures)
 
 
 def apply_temperatures(table, temperatures):
@@ -224,48 +197,25 @@ def apply_temperatures(table, temperatures):
 
 
 def score_with_ci(table, metric, n_bootstrap=2000, groups="pid"):
-    """Compute a metric and its 95% interval by bootstrap over groups.
-
-    Returns
-    -------
-    dict
-        value, low and high, rounded to six digits: more depend on the machine.
-    """
+    """Compute a metric and its 95% interval: {value, low, high}, at six digits."""
     low, high = bootstrap_interval(table, metric, groups, n_bootstrap)
     scores = {"value": metric(table), "low": low, "high": high}
     return {name: round(float(score), 6) for name, score in scores.items()}
 
 
 def summarize_classification(table, n_bootstrap=2000):
-    """Compute the scores of a classification table: {name: {value, low, high}}."""
-    patients = metrics.average_by_patient(table)
-    scores = {
-        "accuracy by slice": (table, metrics.accuracy),
-        "macro F1 by slice": (table, metrics.macro_f1),
-        "accuracy by patient": (patients, metrics.accuracy),
-        "balanced accuracy by patient": (patients, metrics.balanced_accuracy),
-        "expected calibration error": (table, metrics.calibration_error),
-        "accuracy by slice, most confident 90%": (table, metrics.confident_accuracy),
+    """Compute CLASSIFICATION_METRICS: {name: {value, low, high}}."""
+    return {
+        name: score_with_ci(table, metric, n_bootstrap)
+        for name, metric in CLASSIFICATION_METRICS.items()
     }
-    return {name: score_with_ci(*score, n_bootstrap) for name, score in scores.items()}
 
 
 def summarize_segmentation(table, n_bootstrap=2000):
-    """Compute the scores of a segmentation table: {name: {value, low, high}}.
-
-    HD95 is left out if the pixel spacing of a slice is not known.
-    """
-    scores = {
-        "mean Dice": metrics.mean_of("dice"),
-        "median Dice": metrics.median_of("dice"),
-        "mean IoU": metrics.mean_of("iou"),
-        "share of zero overlap": metrics.fraction_of_zeros("dice"),
-        "share of empty masks": metrics.fraction_of_zeros("area_pred"),
-        "pixel recall": metrics.pixel_recall,
-        "pixel precision": metrics.pixel_precision,
-    }
-    if table["hd95_mm"].notna().all():
-        scores["median HD95 (mm)"] = metrics.median_of("hd95_mm")
+    """Compute SEGMENTATION_METRICS, without HD95 if a pixel spacing is not known."""
+    scores = SEGMENTATION_METRICS.copy()
+    if table["hd95_mm"].isna().any():
+        del scores["median HD95 (mm)"]
     return {
         name: score_with_ci(table, metric, n_bootstrap)
         for name, metric in scores.items()
@@ -273,40 +223,23 @@ def summarize_segmentation(table, n_bootstrap=2000):
 
 
 def summarize_by_class(table):
-    """Compute accuracy, precision, recall, F1 and slices of each class vs. the rest.
-
-    Precision of a class that is not predicted, and recall of a class that is not
-    present, are 0.
-    """
+    """Compute accuracy, precision, recall, F1 and slices of each class vs. the rest."""
     y_true, y_pred = table["y_true"].to_numpy(), metrics.predict_classes(table)
-    precision, recall, f1, n_slices = precision_recall_fscore_support(
+    scores = precision_recall_fscore_support(
         y_true, y_pred, labels=list(LABELS), zero_division=0
     )
-    scores = {
-        "accuracy": [((y_pred == k) == (y_true == k)).mean() for k in LABELS],
-        "precision": precision,
-        "recall": recall,
-        "F1": f1,
-        "slices": n_slices,
-    }
-    return pd.DataFrame(scores, index=list(LABELS.values()))
+    names = ["precision", "recall", "F1", "slices"]
+    frame = pd.DataFrame(dict(zip(names, scores, strict=True)), LABELS.values())
+    accuracy = [((y_true == label) == (y_pred == label)).mean() for label in LABELS]
+    frame.insert(0, "accuracy", accuracy)
+    return frame
 
 
 def summarize_by_group(table, column, groups, n_bootstrap=2000):
-    """Compute the mean of a column in each group, with its interval.
+    """Compute the mean of a column in each group of each column in `groups`.
 
-    Parameters
-    ----------
-    table : DataFrame
-    column : str
-        Such as dice or is_correct.
-    groups : iterable of str
-        Columns to group by, each on its own.
-
-    Returns
-    -------
-    DataFrame
-        Rows (name of the column, group); columns slices, patients, mean, low, high.
+    Returns a DataFrame with rows (name of the column, group) and the columns slices,
+    patients, mean, low and high.
     """
     rows = {}
     for name in groups:
@@ -328,26 +261,24 @@ def format_scores(scores):
 
 
 def format_groups(frame, score_name):
-    """Format a table of `summarize_by_group`; its mean is renamed to `score_name`."""
+    """Format a table of `summarize_by_group`, its mean renamed to `score_name`."""
     texts = _format(frame, "mean").rename(columns={"mean": score_name})
     columns = ["slices", "patients", score_name, "95% interval"]
     return texts[columns].rename_axis(["by", "group"])
 
 
 def _format(frame, value):
-    """Format the value, low and high of each row: three digits, one for mm."""
-
-    def interval(row):
-        digits = 1 if str(row.name).endswith("(mm)") else 3  # a pixel is half a mm
-        texts = [f"{row[name]:.{digits}f}" for name in (value, "low", "high")]
-        return pd.Series([texts[0], f"{texts[1]}–{texts[2]}"])
-
-    texts = frame.apply(interval, axis=1)
-    return frame.assign(**{value: texts[0], "95% interval": texts[1]})
+    texts = {value: [], "95% interval": []}
+    for name, row in frame.iterrows():
+        form = ".1f" if str(name).endswith("(mm)") else ".3f"  # a pixel is half a mm
+        texts[value].append(format(row[value], form))
+        interval = f"{row['low']:{form}}–{row['high']:{form}}"
+        texts["95% interval"].append(interval)
+    return frame.assign(**texts)
 
 
 def summary_metrics(tables):
-    """Compute SUMMARY_METRICS of tables, {task: table}: {name: float}."""
+    """Compute SUMMARY_METRICS of {task: table}: {name: float}."""
     return {
         name: metric(tables[task])
         for name, (task, metric) in SUMMARY_METRICS.items()
@@ -356,25 +287,14 @@ def summary_metrics(tables):
 
 
 def load_planes(data_info, data=""):
-    """Look up the plane of each slice of the data that a run was made from.
+    """Load the plane of each slice of a run's data: Series by file number.
 
-    Parameters
-    ----------
-    data_info : dict
-        The `data` of a run.json.
-    data : str
-        Where the data are; not needed for figshare.
-
-    Returns
-    -------
-    Series or None
-        Plane by file number; None if `data` is not the run's data.
+    `data_info` is the `data` of run.json. figshare's planes are in the package; those
+    of other data are read from `data`. Returns None if `data` is not the run's data.
     """
     if data_info["kind"].startswith("figshare"):
         return load_figshare_index()["plane"]
-    if not data:
-        return None
-    prepared = open_data(data, data_info["size"])
-    if prepared.info["digest"] != data_info["digest"]:
+    prepared = open_data(data, data_info["size"]) if data else None
+    if prepared is None or prepared.info["digest"] != data_info["digest"]:
         return None
     return prepared.index.set_index("file")["plane"]
