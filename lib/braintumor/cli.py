@@ -1,174 +1,168 @@
-"""The command `braintumor`: its words, and what each of them calls."""
+"""The command `braintumor`: data, predictions and the app from the command line."""
 
 import argparse
+import json
+import os
 import signal
 import sys
 from pathlib import Path
 
 from braintumor.core.errors import DatasetError, LeakageError, ParameterError, printable
+from braintumor.core.files import ROOT
+
+# Commands import what they need: TensorFlow takes seconds, and most do without it.
 
 
 def main(arguments=None):
-    """Run the command; returns the exit code. Foreseen errors end in one sentence, without a traceback."""
-    args = _parser().parse_args(arguments)
-    for name in (signal.SIGTERM, signal.SIGHUP):  # of a server that shuts down, of a terminal that is closed
-        if signal.getsignal(name) == signal.SIG_DFL:  # not so under nohup
-            signal.signal(name, signal.default_int_handler)
+    """Run a command and return its exit code; expected errors give one line."""
+    args = _build_parser().parse_args(arguments)
+    for name in ("SIGTERM", "SIGHUP"):  # server shutdown, closed terminal
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, signal.default_int_handler)
     try:
-        return args.call(args) or 0
+        return args.run(args) or 0
     except (DatasetError, LeakageError, ParameterError, OSError) as error:
         print(f"braintumor: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nbraintumor: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print("\nbraintumor: interrupted; finished files are kept", file=sys.stderr)
         return 130
 
 
-def _parser():
-    parser = argparse.ArgumentParser(prog="braintumor", description="The brain tumor study from the command line.")
-    words = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    data = words.add_parser("data", help="fetch, check, draw or export slices").add_subparsers(required=True)
-    word = data.add_parser("download", help="fetch figshare's files into DIR, checked by MD5; goes on where it stopped")
-    word.add_argument("dir", type=Path)
-    word.add_argument("--base-url", help="fetch from a mirror that serves figshare's file ids below this address")
-    word.set_defaults(call=_download)
-    word = data.add_parser("check", help="say what is there, missing and broken in DIR, file by file")
-    word.add_argument("dir", type=Path)
-    word.set_defaults(call=_check)
-    word = data.add_parser("phantom", help="draw the synthetic dataset into DIR, in figshare's layout")
-    word.add_argument("dir", type=Path)
-    word.add_argument("--patients", type=int, default=60)
-    word.add_argument("--size", type=int, default=512, help="pixels a side (default 512)")
-    word.add_argument("--seed", type=int, default=0)
-    word.set_defaults(call=_phantom)
-    word = data.add_parser("export-png", help="write OUT/LABEL/N.matlabel=LABEL.png, as the original study did")
-    word.add_argument("dir", type=Path)
-    word.add_argument("out", type=Path)
-    word.set_defaults(call=_export)
-
-    word = words.add_parser("predict", help="name and outline the tumor on images; for research and teaching only")
-    word.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them")
-    word.add_argument("--slice", type=int, metavar="N", help="of a volume (from 1), or a page or frame")
-    word.add_argument("--held-out", action="store_true", help="figshare's .mat: ask the network that never saw it")
-    word.add_argument("--json", action="store_true", help="print JSON, a line an image, in place of a table")
-    word.add_argument("--out", type=Path, metavar="DIR", help="write mask, overlay and a page of HTML of each image")
-    word.set_defaults(call=_predict)
-
-    word = words.add_parser("run", help="run a profile's notebooks and build the book; only what is missing or changed")
-    word.add_argument("--profile", default="quick", help="a file of config/, without .yaml (default quick)")
-    word.add_argument("--data", default="phantom", help="a folder of slices (default: the phantom)")
-    word.add_argument("--cores", type=int, default=2)
-    word.add_argument("--cluster", help="a folder of profiles/, such as slurm: run as jobs of a cluster")
-    word.add_argument("--dry-run", action="store_true", help="only say what would be trained, and about how long")
-    word.set_defaults(call=_run)
-
-    word = words.add_parser("app", help="serve the app on this computer: ask about images and slices in a browser")
-    word.add_argument("--data", default="phantom", help="a folder of slices to browse (default: the phantom)")
-    word.add_argument("--port", type=int, default=8866)
-    word.set_defaults(call=_app)
+def _build_parser():
+    parser = argparse.ArgumentParser("braintumor", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    text = "download, check, generate, export or prepare slices"
+    data = commands.add_parser("data", help=text)
+    _add_data_commands(data.add_subparsers(required=True, metavar="COMMAND"))
+    text = "classify and segment images; for research and teaching only"
+    add = _add_command(commands, "predict", _predict, text)
+    add("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    add("--slice", type=int, metavar="N", help="slice, page or frame of a file, from 1")
+    text = "use the network not trained on the patient; for figshare's .mat files"
+    add("--held-out", action="store_true", help=text)
+    add("--json", action="store_true", help="print JSON, a line per image")
+    add("--out", type=Path, help="folder for masks, overlays and HTML reports")
+    add = _add_command(commands, "app", _serve_app, "serve the app on this computer")
+    add("--data", default="phantom", help="folder of slices to browse")
+    add("--port", type=int, default=8866)
     return parser
 
 
-def _download(args):
-    from braintumor.data.download import FIGSHARE, download
+def _add_command(commands, name, run, text):
+    command = commands.add_parser(name, help=text)
+    command.set_defaults(run=run)
+    return command.add_argument
 
-    download(args.dir, base_url=args.base_url or FIGSHARE)
-    print(f"next: braintumor data check {args.dir}")
+
+def _add_data_commands(commands):
+    add = _add_command(commands, "download", _download, "download figshare's files")
+    add("directory", type=Path)
+    add("--base-url", help="mirror of figshare's file addresses")
+    add = _add_command(commands, "check", _check, "report missing and broken files")
+    add("directory", type=Path)
+    text = "generate the synthetic dataset"
+    add = _add_command(commands, "phantom", _generate_phantom, text)
+    add("directory", type=Path)
+    add("--patients", type=int, default=60)
+    add("--size", type=int, default=512, help="pixels per side")
+    add("--seed", type=int, default=0)
+    add = _add_command(commands, "export-png", _export_png, "write PNG files by class")
+    add("directory", type=Path)
+    add("out", type=Path)
+    add = _add_command(commands, "prepare", _prepare, "scale and resize slices")
+    add("data", help='folder of slices, or "phantom"')
+    add("--size", type=int, required=True, help="pixels per side")
+    add("--minmax", action="store_true", help="scale from minimum to maximum")
+
+
+def _download(args):
+    from braintumor.data.download import FIGSHARE_URL, download_figshare
+
+    download_figshare(args.directory, base_url=args.base_url or FIGSHARE_URL)
+    print(f"next: braintumor data check {args.directory}")
 
 
 def _check(args):
-    from braintumor.data import prepared as dataset
+    from braintumor.data.folder import check_folder
 
-    report = dataset.check(args.dir)
-    for file, fault in report["faults"]:
-        print(printable(f"broken   {file}: {fault}"))
-    if report["missing"]:
-        print(f"missing  {len(report['missing'])} of the numbers that cvind.mat covers: {_ranges(report['missing'])}")
+    report = check_folder(args.directory)
+    for file, problem in report["problems"]:
+        print(printable(f"problem  {file}: {problem}"))
+    if missing := report["missing"]:
+        span = f"{missing[0]}.mat to {missing[-1]}.mat"
+        print(f"missing  {len(missing)} of the slices in cvind.mat, {span}")
     for note in report["notes"]:
         print(f"note     {note}")
-    found = ", ".join(f"{count} {name}" for name, count in report["found"].items())
-    print(f"found    {sum(report['found'].values())} readable slices: {found or 'none'}")
-    return 1 if report["faults"] else 0
+    counts = ", ".join(f"{count} {name}" for name, count in report["found"].items())
+    print(f"found    {sum(report['found'].values())} readable slices: {counts or '-'}")
+    return 1 if report["problems"] else 0
 
 
-def _ranges(numbers):
-    """1, 2, 3, 7 as 1-3, 7."""
-    runs = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
-def _phantom(args):
+def _generate_phantom(args):
     from braintumor.data.phantom import write_phantom
 
-    write_phantom(args.dir, patients=args.patients, seed=args.seed, size=args.size)
+    write_phantom(args.directory, args.patients, seed=args.seed, size=args.size)
 
 
-def _export(args):
-    from braintumor.data import prepared as dataset
+def _export_png(args):
+    from braintumor.data.folder import export_png
 
-    print(f"wrote {dataset.export_png(args.dir, args.out)} slices to {args.out}")
+    print(f"wrote {export_png(args.directory, args.out)} slices to {args.out}")
+
+
+def _prepare(args):
+    from braintumor.data.prepared import open_data
+    from braintumor.data.preprocessing import PERCENTILES
+
+    open_data(args.data, args.size, (0, 100) if args.minmax else PERCENTILES)
 
 
 def _predict(args):
-    import json
-
     from tqdm import tqdm
 
-    from braintumor.data.formats import find
-    from braintumor.inference import predictor as inference
     from braintumor.inference import report
+    from braintumor.inference.formats import find_images
+    from braintumor.inference.predictor import predict_files
 
-    paths, faults = find(args.images), 0
+    paths, n_errors = find_images(args.images), 0
+    stems = report.unique_stems(dict.fromkeys(paths))
     if args.out:
-        if any(folder.is_dir() and args.out.resolve().is_relative_to(folder.resolve()) for folder in args.images):
-            raise ParameterError(f"--out {args.out} lies in a folder of images, and would be read as images next time")
-        args.out.mkdir(parents=True, exist_ok=True)
-    stems = report.stems(dict.fromkeys(paths))
+        _make_out(args.out, args.images)
     print(report.NOTICE, file=sys.stderr)
     if not args.json:
         print(report.HEADER)
-    for path, answer in inference.answers(paths, args.slice, args.held_out):
-        if isinstance(answer, DatasetError):
-            tqdm.write(f"braintumor: {answer}", file=sys.stderr)
-            faults += 1
+    for path, prediction in predict_files(paths, args.slice, args.held_out):
+        if isinstance(prediction, DatasetError):
+            message = str(prediction).replace("slice_number", "--slice")
+            tqdm.write(f"braintumor: {message}", file=sys.stderr)
+            n_errors += 1
             continue
-        facts = {"path": str(path)} | report.facts(answer)
-        tqdm.write(json.dumps(facts) if args.json else report.line(answer))
+        result = {"path": str(path)} | report.to_dict(prediction)
+        tqdm.write(json.dumps(result) if args.json else report.format_row(prediction))
         if args.out:
-            report.write(answer, args.out, stems[path])
-    return 1 if faults else 0
+            report.write_report(prediction, args.out, stems[path])
+    return 1 if n_errors else 0
 
 
-def _run(args):
-    from braintumor.core.files import ROOT
-    from braintumor.workflow_engine.execution import run
-
-    if args.cores < 1:
-        raise ParameterError(f"--cores is {args.cores}; expected 1 or more")
-    cluster = ROOT / "profiles" / args.cluster if args.cluster else None
-    if cluster and not (cluster / "config.yaml").exists():
-        known = ", ".join(sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml")))
-        raise ParameterError(f"{cluster}: holds no profile of a cluster (config.yaml); there are {known}")
-    profile = ROOT / "config" / f"{args.profile}.yaml"
-    if args.dry_run:
-        from braintumor.workflow_engine.estimate import dry_run
-
-        print(dry_run(profile, args.data, args.cores))
-        return
-    index = run(profile, args.data, args.cores, cluster)
-    print(f"The book is ready: open {index}")
+def _make_out(out, images):
+    folders = [path.resolve() for path in images if path.is_dir()]
+    if out.exists() and not out.is_dir():
+        raise ParameterError(f"--out: got the file {out}, expected a folder.")
+    if any(out.resolve().is_relative_to(folder) for folder in folders):
+        raise ParameterError(
+            f"--out: got {out} in a folder of images, expected another folder, "
+            "because its files would be predicted next time."
+        )
+    out.mkdir(parents=True, exist_ok=True)
 
 
-def _app(args):
-    from braintumor.app_page.server import serve
-
-    serve(args.data if args.data == "phantom" else str(Path(args.data).expanduser().resolve()), args.port)
+def _serve_app(args):
+    if not 0 < args.port < 65536:
+        raise ParameterError(f"--port: got {args.port}, expected 1 to 65535.")
+    serve = str(ROOT / "app" / "serve.py")
+    os.execv(sys.executable, [sys.executable, serve, args.data, str(args.port)])
 
 
 if __name__ == "__main__":

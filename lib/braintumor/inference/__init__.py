@@ -1,1 +1,1 @@
-"""Answers about an image: the published networks, what is unlike their slices, the report."""
+"""Image files to predictions of the published networks, and their reports."""

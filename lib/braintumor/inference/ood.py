@@ -1,17 +1,9 @@
-"""Whether an image is out of the distribution of the slices that a network learned from.
+"""Out-of-distribution (OOD) scores: whether an image resembles the training slices.
 
-Four scores, each divided by its limit, so that over 1 is out of distribution:
-
-- picture: what is left of the head at 16 x 16 pixels after the main components of the training slices are taken away
-  (photos, noise, parts of a head);
-- orientation: how sure a small network, which learned training slices from the same ones turned and upside down, is
-  that the head is not upright: minus the log of the probability that it is (after Hendrycks et al. 2019);
-- features: the Mahalanobis distance of what the classifier reads to the training slices' (Lee et al. 2018, with one
-  Gaussian; covariance of Ledoit and Wolf 2004);
-- mask: one minus the expected Dice of the mask, which is high where no tumor is seen for sure.
-
-A limit is what one in a hundred of the fold's validation slices exceeds, for one network and one score; so up to four
-in a hundred of these are called out of distribution by one score or another, and of held-out slices somewhat more.
+Each of the four scores is divided by its threshold, so that a score over 1 is OOD. A
+threshold is the 99th percentile on the fold's validation slices, for one network and
+one score: up to 4% of validation slices exceed at least one threshold, and somewhat
+more of the held-out slices.
 """
 
 import warnings
@@ -23,57 +15,101 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
-SCORES = {
-    "picture": "it does not look like an upright contrast-enhanced T1 slice of a head",
-    "orientation": "the head does not stand upright: it may be turned or upside down",
-    "features": "what the network sees in it is unlike what it learned from",
-    "mask": "the network is sure of no outline: the tumor is faint, or there is none",
+OOD_SCORES = {
+    "reconstruction": "it does not look like an upright contrast-enhanced T1 slice",
+    "orientation": "the head is not upright: it may be rotated or upside down",
+    "features": "its features are unlike those of the training slices",
+    "mask": "the expected Dice is low: the tumor is faint, or there is none",
 }
-COMPONENTS = 60  # of the picture
-HIDDEN = 64  # units of the network that knows upright heads
-SHARE = 0.01  # of the validation slices that exceed a limit
+THUMBNAIL_SIZE = 16  # pixels per side of the head, input of two of the scores
+N_COMPONENTS = 60  # of the thumbnails
+N_HIDDEN = 64  # units of the network for orientation
+QUANTILE = 0.99  # of the validation slices, which is the threshold
 
 
-def fit(learned, validation):
-    """What `scores` needs of one network: {name: array}, to be kept as .npz.
+def fit_ood_reference(training, validation):
+    """Fit what `compute_ood_scores` needs for one network.
 
-    `learned` and `validation` are what the network says of the slices that it learned from and of those that chose its
-    epoch: {"picture": (n, 256), "features": (n, 256), "expected_dice": (n,)}; of the first, the last is not used.
+    Parameters
+    ----------
+    training, validation : dict of arrays
+        Outputs of the network: "thumbnail" (n, 256), "features" (n, n_features) and
+        "expected_dice" (n,), which is not used of the training slices.
+
+    Returns
+    -------
+    dict of arrays, to be saved as .npz
     """
-    components = PCA(COMPONENTS, random_state=0).fit(learned["picture"])
-    covariance = LedoitWolf().fit(learned["features"].astype(float))
+    pca = PCA(N_COMPONENTS, random_state=0).fit(training["thumbnail"])
+    covariance = LedoitWolf().fit(training["features"].astype(float))
     reference = {
-        "picture_mean": components.mean_,
-        "picture_axes": components.components_,
+        "pca_mean": pca.mean_,
+        "pca_components": pca.components_,
         "features_mean": covariance.location_,
         "features_precision": covariance.precision_,
     }
     reference = {name: value.astype(np.float32) for name, value in reference.items()}
-    reference |= _orientation(learned["picture"])
-    found = scores(reference | {"limits": np.ones(len(SCORES))}, **validation)
-    return reference | {"limits": np.quantile(found, 1 - SHARE, axis=0)}
+    reference |= _fit_orientation(training["thumbnail"])
+    reference["thresholds"] = np.ones(len(OOD_SCORES))
+    scores = compute_ood_scores(reference, **validation)
+    return reference | {"thresholds": np.quantile(scores, QUANTILE, axis=0)}
 
 
-def _orientation(pictures):
-    """Weights of a network of one hidden layer for the log odds that a picture (n, 256) is turned: float16 arrays."""
-    upright = pictures.reshape(-1, 16, 16)
+def _fit_orientation(thumbnails):
+    """Fit an MLP that predicts whether thumbnails (n, 256) are rotated or flipped."""
+    upright = thumbnails.reshape(-1, THUMBNAIL_SIZE, THUMBNAIL_SIZE)
     upright = np.concatenate([upright, upright[..., ::-1]])
-    turned = [upright[:, ::-1], np.rot90(upright, 1, (1, 2)), np.rot90(upright, -1, (1, 2))]
-    network = MLPClassifier(HIDDEN, alpha=0.1, max_iter=60, random_state=0)
-    with warnings.catch_warnings(), threadpool_limits(1):  # its steps are small: threads would wait for each other
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the epochs are few on purpose: more learn by heart
-        network.fit(np.concatenate([upright, *turned]).reshape(-1, 256), np.repeat([0, 1, 1, 1], len(upright)))
-    layers = {"weights": network.coefs_, "bias": network.intercepts_}
-    return {f"orientation_{name}_{n}": value[n].astype(np.float16) for name, value in layers.items() for n in (0, 1)}
+    rotated = [np.rot90(upright, turns, (1, 2)) for turns in (1, -1)]
+    x = np.concatenate([upright, upright[:, ::-1], *rotated]).reshape(-1, 256)
+    y = np.repeat([0, 1, 1, 1], len(upright))
+    network = MLPClassifier(N_HIDDEN, alpha=0.1, max_iter=60, random_state=0)
+    # its steps are too small for several threads; few iterations prevent overfitting
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network.fit(x, y)
+    parameters = {}
+    for n, (weights, bias) in enumerate(
+        zip(network.coefs_, network.intercepts_, strict=True)
+    ):
+        parameters[f"orientation_weights_{n}"] = weights.astype(np.float16)
+        parameters[f"orientation_bias_{n}"] = bias.astype(np.float16)
+    return parameters
 
 
-def scores(reference, picture, features, expected_dice):
-    """The scores of some slices, (n, 4) float64, in the order of SCORES, as multiples of their limits."""
-    apart = picture.astype(float) - reference["picture_mean"]
-    rest = apart - apart @ reference["picture_axes"].T @ reference["picture_axes"]
-    away = features.astype(float) - reference["features_mean"]
-    squared = np.einsum("ni,ij,nj->n", away, reference["features_precision"], away)
-    hidden = np.maximum(picture @ reference["orientation_weights_0"] + reference["orientation_bias_0"], 0)
-    turned = (hidden @ reference["orientation_weights_1"] + reference["orientation_bias_1"])[:, 0]
-    found = [np.linalg.norm(rest, axis=1), np.logaddexp(0, turned), np.sqrt(np.maximum(squared, 0)), 1 - expected_dice]
-    return np.stack(found, axis=1) / reference["limits"]
+def compute_ood_scores(reference, thumbnail, features, expected_dice):
+    """Compute OOD scores of slices, as multiples of their thresholds.
+
+    - reconstruction: distance of the thumbnail from its projection onto the main
+      components of the training thumbnails;
+    - orientation: minus the log-probability of an upright head [1]_;
+    - features: Mahalanobis distance to the training slices [2]_, with one Gaussian and
+      the covariance of Ledoit and Wolf (2004);
+    - mask: 1 - expected Dice of the predicted mask.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, 4), in the order of `OOD_SCORES`
+
+    References
+    ----------
+    .. [1] Hendrycks et al. (2019), Using self-supervised learning can improve model
+       robustness and uncertainty.
+    .. [2] Lee et al. (2018), A simple unified framework for detecting
+       out-of-distribution samples and adversarial attacks.
+    """
+    centered = thumbnail.astype(float) - reference["pca_mean"]
+    components = reference["pca_components"]
+    residual = centered - centered @ components.T @ components
+    hidden = thumbnail @ reference["orientation_weights_0"]
+    hidden = np.maximum(hidden + reference["orientation_bias_0"], 0)
+    logit = hidden @ reference["orientation_weights_1"]
+    logit = (logit + reference["orientation_bias_1"])[:, 0]
+    delta = features.astype(float) - reference["features_mean"]
+    squared = np.einsum("ni,ij,nj->n", delta, reference["features_precision"], delta)
+    scores = [
+        np.linalg.norm(residual, axis=1),
+        np.logaddexp(0, logit),
+        np.sqrt(np.maximum(squared, 0)),
+        1 - expected_dice,
+    ]
+    return np.stack(scores, axis=1) / reference["thresholds"]

@@ -1,9 +1,5 @@
-"""The published networks asked about images: class, mask, uncertainty, Grad-CAM, and whether to believe it.
+"""Inference with the published networks: class, mask, uncertainty, Grad-CAM, OOD."""
 
-Apart from `evaluation.masks`, which training reaches: what is written here makes no trained fold stale.
-"""
-
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,238 +9,315 @@ from keras import layers, ops
 from PIL import Image
 from tqdm import tqdm
 
-from braintumor.core.errors import DatasetError, in_short
-from braintumor.core.files import ROOT
-from braintumor.data import formats as images
-from braintumor.data.prepared import LABELS, scaled
+from braintumor.core.errors import DatasetError, shorten
+from braintumor.core.files import ROOT, sha256
+from braintumor.data.labels import LABELS
+from braintumor.data.preprocessing import preprocess_slice, to_network_input
 from braintumor.data.splits import FOLDS
-from braintumor.evaluation import metrics
-from braintumor.evaluation.masks import PUBLISHED, dice_mask, load_network
-from braintumor.evaluation.scores import gather
-from braintumor.inference import ood
-from braintumor.models.original import cut_out, grown, head_box, put_back
-from braintumor.training.augmentation import as_input
+from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dice
+from braintumor.evaluation.metrics import compute_dice
+from braintumor.evaluation.scores import load_predictions
+from braintumor.inference.formats import InputImage, read_image
+from braintumor.inference.ood import OOD_SCORES, THUMBNAIL_SIZE, compute_ood_scores
+from braintumor.models import head_crop
+from braintumor.models.joint import ZOOMS
 
-ZOOMS = (0.8, 1.0, 1.2)  # of one network's mask, as in notebook 08
+PUBLISHED = "results/published/full"  # the run of the networks in models/
+IMAGE_SIZE = 256  # pixels per side of the slice that the head is cropped from
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the published networks say of one image.
+class Prediction:
+    """Prediction for one image, by the networks that held out `model_folds`.
 
-    `folds` are those that the networks held out. `probabilities` (3,) is the mean over networks and views (the slice,
-    its mirror image), `spread` (3,) their standard deviation. `mask` (rows, columns) bool: something is always drawn,
-    tumor or not. `grad_cam` (rows, columns) float32 up to 1, of the called class. `agreement` is the mean Dice of each
-    network's own mask with the mask of all, None of one network. `ood` is {score: value} of `ood.SCORES`, the mean over
-    networks; over 1 is out of distribution. `learned` is how many of the networks learned from this patient.
+    `probabilities` and `probability_std` (3,) are mean and standard deviation over
+    networks and views (slice, mirror image); `mask` (bool) and `gradcam` (of the
+    predicted class, maximum 1) have the shape of the image. `mask_agreement` is the
+    mean Dice of each network's mask with the ensemble's, None for one network.
+    `ood_scores` has the mean over networks of each of `OOD_SCORES`.
     """
 
-    image: images.Image
-    folds: tuple
+    image: InputImage
+    model_folds: tuple[int, ...]
     probabilities: np.ndarray
-    spread: np.ndarray
+    probability_std: np.ndarray
     mask: np.ndarray
-    grad_cam: np.ndarray
-    agreement: float | None
-    ood: dict
-    learned: int = 0
+    gradcam: np.ndarray
+    mask_agreement: float | None
+    ood_scores: dict[str, float]
+    n_models_trained_on_patient: int = 0
 
     @property
     def label(self):
-        """The called class, 1 to 3."""
+        """Predicted class, 1 to 3."""
         return int(self.probabilities.argmax()) + 1
 
     @property
     def box(self):
-        """(top, left, bottom, right) of the mask in pixels, the last two exclusive; None of an empty mask."""
+        """(top, left, bottom, right) of the mask, ends exclusive; None if empty."""
         if not self.mask.any():
             return None
-        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
-        return tuple(int(n) for n in (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1))
+        rows = np.flatnonzero(self.mask.any(axis=1))
+        columns = np.flatnonzero(self.mask.any(axis=0))
+        box = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+        return tuple(int(edge) for edge in box)
 
     @property
     def area_mm2(self):
-        """The mask's area; None where the image does not say how far its pixels are apart."""
+        """Area of the mask; None if the image has no pixel spacing."""
         spacing = self.image.spacing_mm
-        return None if spacing is None else float(self.mask.sum() * spacing[0] * spacing[1])
+        return None if spacing is None else float(self.mask.sum() * np.prod(spacing))
 
     @property
-    def doubts(self):
-        """Why it should not be believed, in words: empty where nothing speaks against it."""
-        found = [ood.SCORES[name] for name, score in self.ood.items() if not score <= 1]  # not a number is a doubt too
+    def warnings(self):
+        """Reasons why the prediction is unreliable, as a list of clauses."""
+        warnings, spacing = [], self.image.spacing_mm
         if self.image.color:
-            found.insert(0, "it is a color image; MR slices are gray")
-        spacing = self.image.spacing_mm
+            warnings.append("it is a color image; MR slices are gray")
+        for name, text in OOD_SCORES.items():
+            if not self.ood_scores[name] <= 1:  # NaN is a warning too
+                warnings.append(text)
         if spacing and max(spacing) > 1.1 * min(spacing):
-            found.append(f"its pixels are not square: {spacing[0]:.2f} mm high, {spacing[1]:.2f} mm wide")
-        if self.learned:
-            found.append(f"{self.learned} of the networks learned from this patient; ask with --held-out")
-        return found
+            height, width = spacing
+            warnings.append(f"its pixels are not square: {height:.2f} x {width:.2f} mm")
+        if n_models := self.n_models_trained_on_patient:
+            warnings.append(
+                f"{n_models} of the networks were trained on this patient; "
+                "use --held-out"
+            )
+        return warnings
 
 
-class Networks:
-    """The published networks of some folds, loaded once, to be asked about any number of images.
+class Predictor:
+    """The published networks of some folds, loaded once.
 
-    Raises DatasetError if a network, or what tells images that are foreign to it, is missing or of another network.
+    Raises
+    ------
+    DatasetError
+        If a network or its OOD reference is missing, damaged, or of another network.
     """
 
-    def __init__(self, folds=FOLDS, folder="models"):
-        self.folds, self.references, members = tuple(folds), [], []
-        for fold in folds:
-            network, reference = (ROOT / folder / f"fold-{fold}{suffix}" for suffix in (".keras", ".npz"))
-            for path in (network, reference):
-                if not path.exists():
-                    raise DatasetError(f"{path}: is not there; `git checkout {folder}` brings the published ones back")
-            try:
-                with np.load(reference, allow_pickle=False) as file:
-                    self.references.append(dict(file))
-                belongs_to = str(self.references[-1]["network"])
-            except Exception as error:  # NumPy answers a damaged file with half a dozen exception types
-                raise DatasetError(
-                    f"{reference}: cannot be read as arrays of numbers ({in_short(error)}); `git checkout {folder}` "
-                    "brings the published one back"
-                ) from None
-            if belongs_to != sha256(network):
-                raise DatasetError(f"{reference}: belongs to another {network.name}; make both by publish_models.py")
-            members.append(load_network(network))
-        # a mask of one network is made as the published scores were; several are views enough
-        self.model = ensemble(members, ZOOMS if len(members) == 1 else (1.0,))
+    def __init__(self, folds=FOLDS, directory="models"):
+        self.folds = tuple(folds)
+        paths = [ROOT / directory / f"fold-{fold}.keras" for fold in self.folds]
+        self.references = [_load_ood_reference(path) for path in paths]
+        networks = [load_network(path) for path in paths]
+        # A single network predicts as in the published evaluation. An ensemble has
+        # enough views without zooms.
+        zooms = ZOOMS if len(networks) == 1 else (1.0,)
+        self.model = build_prediction_model(networks, IMAGE_SIZE, zooms)
 
-    def predict(self, asked):
-        """Answers, in the order of `asked`, a list of `images.Image`."""
-        side = self.model.input_shape[1]
-        said = self.model.predict_on_batch(as_input(np.stack([scaled(one.square, side) for one in asked])))
-        return [self._answer(one, {name: value[n] for name, value in said.items()}) for n, one in enumerate(asked)]
-
-    def _answer(self, image, said):
-        views, size = said["classify"].reshape(-1, len(LABELS)), max(image.pixels.shape)
-        own = [dice_mask(one, len(one)) for one in said["own"]]
-        of_all = dice_mask(said["own"].mean(axis=0), said["own"].shape[1])
-        expected = [expected_dice(*pair) for pair in zip(said["own"], own, strict=True)]
-        found = [
-            ood.scores(reference, said["picture"][None], features[None], np.array([dice]))[0]
-            for reference, features, dice in zip(self.references, said["features"], expected, strict=True)
+    def predict(self, images):
+        """Predict a list of InputImage; returns a list of Prediction."""
+        slices = [preprocess_slice(image.square, IMAGE_SIZE) for image in images]
+        outputs = self.model.predict_on_batch(to_network_input(np.stack(slices)))
+        return [
+            self._make_prediction(image, {name: outputs[name][n] for name in outputs})
+            for n, image in enumerate(images)
         ]
-        probabilities = views.mean(axis=0)
-        grad_cam = Image.fromarray(said["grad_cam"][..., probabilities.argmax()])
-        grad_cam = image.cropped(np.asarray(grad_cam.resize((size, size), Image.BILINEAR)))
-        fold = fold_of(image.patient)
-        return Answer(
-            image,
-            self.folds,
-            probabilities,
-            views.std(axis=0),
-            image.cropped(dice_mask(said["segment"], size)),
-            grad_cam / max(grad_cam.max(), 1e-9),
-            float(np.mean([metrics.dice(of_all, one) for one in own])) if len(own) > 1 else None,
-            dict(zip(ood.SCORES, np.mean(found, axis=0).round(3).tolist(), strict=True)),
-            0 if fold is None else sum(other != fold for other in self.folds),
+
+    def _make_prediction(self, image, outputs):
+        size = max(image.pixels.shape)
+        probabilities = outputs["classify"].mean(axis=(0, 1))
+        gradcam = Image.fromarray(outputs["gradcam"][..., probabilities.argmax()])
+        gradcam = np.asarray(gradcam.resize((size, size), Image.BILINEAR))
+        gradcam = image.cropped(gradcam)
+        maps = outputs["head_maps"]
+        masks = [threshold_by_expected_dice(one, len(one)) for one in maps]
+        agreement = None
+        if len(maps) > 1:
+            mean_mask = threshold_by_expected_dice(maps.mean(axis=0), maps.shape[1])
+            agreement = float(np.mean([compute_dice(mean_mask, m) for m in masks]))
+        dice = [expected_dice(*pair) for pair in zip(maps, masks, strict=True)]
+        fold = find_held_out_fold(image.patient)
+        return Prediction(
+            image=image,
+            model_folds=self.folds,
+            probabilities=probabilities,
+            probability_std=outputs["classify"].std(axis=(0, 1)),
+            mask=image.cropped(threshold_by_expected_dice(outputs["segment"], size)),
+            gradcam=gradcam / max(gradcam.max(), 1e-9),
+            mask_agreement=agreement,
+            ood_scores=self._score_ood(outputs, np.array(dice)),
+            n_models_trained_on_patient=(
+                0 if fold is None else sum(other != fold for other in self.folds)
+            ),
         )
 
+    def _score_ood(self, outputs, dice):
+        scores = [
+            compute_ood_scores(
+                reference,
+                outputs["thumbnail"][None],
+                outputs["features"][n : n + 1],
+                dice[n : n + 1],
+            )
+            for n, reference in enumerate(self.references)
+        ]
+        means = np.concatenate(scores).mean(axis=0).round(3).tolist()
+        return dict(zip(OOD_SCORES, means, strict=True))
 
-def answers(paths, slice_number=None, held_out=False, batch=16):
-    """Ask the published networks about image files: yields (path, Answer) in order, with a progress bar.
 
-    For a file that cannot be read, or not be asked about, a DatasetError comes in the answer's place. With `held_out`
-    each of figshare's slices is asked of the one network that never saw its patient; other files have none.
-    Raises DatasetError if a network is missing.
+def predict_files(paths, slice_number=None, held_out=False, batch_size=16):
+    """Yield (path, Prediction) of image files, with a progress bar.
+
+    For a file that cannot be used the second is a DatasetError. With `held_out` a
+    figshare slice is predicted only by the network whose training excluded its
+    patient; other files cannot be used then.
     """
-    paths, loaded = list(dict.fromkeys(paths)), {}
+    paths, predictors = list(dict.fromkeys(paths)), {}
     with tqdm(total=len(paths), unit=" images", disable=len(paths) == 1) as bar:
-        for at in range(0, len(paths), batch):
-            found = {path: _read(path, slice_number, held_out) for path in paths[at : at + batch]}
-            given = {}
-            for folds in dict.fromkeys(folds for _, folds in found.values() if folds):
-                if folds not in loaded:
-                    loaded[folds] = Networks(folds)
-                group = {path: image for path, (image, asked) in found.items() if asked == folds}
-                given |= zip(group, loaded[folds].predict(list(group.values())), strict=True)
-            for path, (image, _) in found.items():
+        for start in range(0, len(paths), batch_size):
+            results, groups = {}, {}
+            for path in paths[start : start + batch_size]:
+                try:
+                    results[path] = image = read_image(path, slice_number)
+                    folds = _held_out_folds(path, image) if held_out else FOLDS
+                    groups.setdefault(folds, []).append(path)
+                except DatasetError as error:
+                    results[path] = error
+            for folds, group in groups.items():
+                if folds not in predictors:
+                    predictors[folds] = Predictor(folds)
+                predictions = predictors[folds].predict([results[p] for p in group])
+                results |= zip(group, predictions, strict=True)
+            for item in results.items():
                 bar.update()
-                yield path, given.get(path, image)
+                yield item
 
 
-def _read(path, slice_number, held_out):
-    """(Image, the folds to ask), or (DatasetError, None)."""
-    try:
-        image = images.read(path, slice_number)
-    except DatasetError as error:
-        return error, None
-    fold = fold_of(image.patient)
-    if held_out and fold is None:
-        return DatasetError(
-            f"{path}: names no patient of the dataset, so no network is known to have held it out; give figshare's own "
-            ".mat file, or leave out --held-out"
-        ), None
-    return image, (fold,) if held_out else FOLDS
+def _held_out_folds(path, image):
+    fold = find_held_out_fold(image.patient)
+    if fold is None:
+        raise DatasetError(
+            f"{path}: got no patient of the dataset, expected a .mat file of figshare. "
+            "Leave out --held-out."
+        )
+    return (fold,)
 
 
-def fold_of(patient):
-    """The fold that held out one of the dataset's patient identifiers in the published run; None of any other."""
-    return _folds().get(patient)
+def find_held_out_fold(pid):
+    """Return the fold whose test set has the patient, or None for other patients."""
+    return _patient_folds().get(pid)
 
 
 @cache
-def _folds():
-    table, _ = gather(PUBLISHED, "classify")
-    return dict(zip(table["pid"], table["fold"], strict=True))
+def _patient_folds():
+    table, _ = load_predictions(PUBLISHED, "classify")
+    return dict(zip(table["pid"], table["fold"].tolist(), strict=True))
 
 
-def ensemble(members, zooms):
-    """Published networks as one Keras model: slices (n, side, side, 1) in [0, 1] to all that an answer needs.
+def load_network(path):
+    """Load a .keras file, without compiling it or running code that it contains.
 
-    `classify` (n, members, 2, 3), of the slice and its mirror image; `segment` (n, side, side), the mean of all;
-    `own` (n, members, 128, 128), each network's map of the head alone; `features` (n, members, 256); `picture`
-    (n, 256), the head at 16 x 16 pixels; `grad_cam` (n, side, side, 3), the mean of all for each class.
+    Raises
+    ------
+    DatasetError
+        If the file is missing or damaged, or holds code: a Lambda layer, a class or
+        function from elsewhere, a pickle.
     """
-    side, nets = members[0].input_shape[1], [_opened(member.get_layer("residual")) for member in members]
-    image = layers.Input((side, side, 1))
-    head, cut = head_box(image), nets[0].input_shape[1]
-    said, maps, cams = {"classify": [], "own": [], "features": []}, [], []
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises half a dozen types
+        raise DatasetError(
+            f"{path}: got no network that loads safely ({shorten(error)}), expected a "
+            ".keras file without code. Restore it (`git checkout`) or train it again."
+        ) from None
+
+
+def load_networks(run, task, folds):
+    """Load the networks of a run, a folder below the project, that predict one task."""
+    networks = []
+    for fold in folds:
+        network = load_network(ROOT / run / task / f"fold-{fold}" / "model.keras")
+        output = getattr(network, "output", None)  # a loaded Sequential has none
+        if isinstance(output, dict):
+            network = keras.Model(network.input, output[task])
+        networks.append(network)
+    return networks
+
+
+def _load_ood_reference(network_path):
+    path = network_path.with_suffix(".npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            reference = dict(file)
+        digest = str(reference["network"])
+    except Exception as error:  # NumPy raises half a dozen types
+        raise DatasetError(
+            f"{path}: got no readable arrays ({shorten(error)}), expected the OOD "
+            f"reference of {network_path.name}. Restore it: `git checkout models`."
+        ) from None
+    if network_path.exists() and digest != sha256(network_path):
+        raise DatasetError(
+            f"{path}: got the OOD reference of another network, expected that of "
+            f"{network_path.name}. Restore both: `git checkout models`."
+        )
+    return reference
+
+
+def build_prediction_model(networks, image_size, zooms=(1.0,)):
+    """Join networks of `build_joint` into one model with all outputs of a Prediction.
+
+    Returns
+    -------
+    keras.Model
+        Slices (n, image_size, image_size, 1) in [0, 1] to a dict: "classify"
+        (n, n_networks, 2, 3), for slice and mirror image; "segment" (n, image_size,
+        image_size), mean over networks, views and zooms; "head_maps" (n, n_networks,
+        crop_size, crop_size), maps of the head; "features" (n, n_networks, 256);
+        "thumbnail" (n, 256), the head at 16 x 16 pixels; "gradcam" (n, image_size,
+        image_size, 3), mean over networks and views, for each class.
+    """
+    crop_size = networks[0].input_shape[1]
+    networks = [_add_outputs(network) for network in networks]
+    image = layers.Input((image_size, image_size, 1))
+    head, segment = head_crop.head_box(image), []
     for zoom in zooms:
-        box = grown(head, zoom)
-        view = cut_out(image, box, cut)
-        both = [(net(view), net(ops.flip(view, 2))) for net in nets]
-        masks = [layers.Average()([one["segment"], ops.flip(other["segment"], 2)]) for one, other in both]
-        maps.append(put_back(_mean(masks), box, side)[..., 0])
+        box = head_crop.scale_box(head, zoom)
+        crop = head_crop.crop_and_resize(image, box, crop_size)
+        views = [_predict_views(network, crop) for network in networks]
+        mean_map = ops.mean(ops.stack([view["segment"] for view in views]), axis=0)
+        segment.append(head_crop.paste_back(mean_map, box, image_size))
         if zoom == 1.0:
-            said["classify"] = [ops.stack([one["classify"], other["classify"]], axis=1) for one, other in both]
-            said["own"], said["features"] = [mask[..., 0] for mask in masks], [one["features"] for one, _ in both]
-            cams = [cam for one, other in both for cam in (one["grad_cam"], ops.flip(other["grad_cam"], 2))]
-            picture = layers.Flatten()(layers.AveragePooling2D(cut // 16)(view))
-    answers = {name: ops.stack(values, axis=1) for name, values in said.items()}
-    cam = put_back(ops.image.resize(_mean(cams), (cut, cut)), head, side)
-    return keras.Model(image, answers | {"segment": _mean(maps), "picture": picture, "grad_cam": cam})
+            thumbnail = ops.average_pool(crop, crop_size // THUMBNAIL_SIZE)
+            outputs = {k: ops.stack([v[k] for v in views], axis=1) for k in views[0]}
+    gradcam = ops.mean(outputs.pop("gradcam"), axis=1)
+    gradcam = ops.image.resize(gradcam, (crop_size, crop_size))
+    outputs |= {
+        "head_maps": outputs["segment"][..., 0],
+        "segment": ops.mean(ops.stack(segment), axis=0)[..., 0],
+        "thumbnail": ops.reshape(thumbnail, (-1, THUMBNAIL_SIZE**2)),
+        "gradcam": head_crop.paste_back(gradcam, head, image_size),
+    }
+    return keras.Model(image, outputs)
 
 
-def _mean(tensors):
-    return layers.Average()(tensors) if len(tensors) > 1 else tensors[0]
+def _add_outputs(network):
+    """Add the outputs "features" (256,) and "gradcam" (8, 8, 3) to a joint network.
 
-
-def _opened(net):
-    """A network of notebook 08 that also says what its class was read from: `features` (256,), `grad_cam` (8, 8, 3).
-
-    Grad-CAM (Selvaraju et al. 2017) of each class: the coarsest maps, weighted by their gradients' means, and 0 where
-    that is negative. The class is linear in each map's greatest and mean response, so the mean gradient is known
-    without a backward pass: both of the map's weights, added, but for a factor.
+    Grad-CAM (Selvaraju et al. 2017) weights the coarsest feature maps by their mean
+    gradients. The logits are linear in each map's maximum and mean, so these gradients
+    are the sums of both weights, but for a factor.
     """
-
-    def layer(kind):
-        return next(one for one in net.layers if isinstance(one, kind))
-
-    maps, dense = layer(layers.GlobalMaxPooling2D).input, layer(layers.Dense)
-    weights = dense.get_weights()[0].reshape(2, maps.shape[-1], len(LABELS)).sum(axis=0)
-    cam = layers.Dense(len(LABELS), activation="relu", use_bias=False, name="grad_cam")
-    answers = {**net.output, "features": layer(layers.Dropout).input, "grad_cam": cam(maps)}
-    cam.set_weights([weights])
-    return keras.Model(net.input, answers)
-
-
-def expected_dice(probability, mask):
-    """The Dice of `mask` with a tumor that is as probable as `probability` says, both (side, side); 0 if all are 0."""
-    return float(2 * probability[mask].sum() / max(mask.sum() + probability.sum(), 1e-9))
+    maps = network.get_layer("coarse_features").output
+    kernel = network.get_layer("classify").get_weights()[0]
+    kernel = kernel.reshape(2, maps.shape[-1], len(LABELS)).sum(axis=0)
+    gradcam = layers.Dense(len(LABELS), activation="relu", use_bias=False)
+    outputs = {
+        **network.output,
+        "features": network.get_layer("pooled_features").output,
+        "gradcam": gradcam(maps),
+    }
+    gradcam.set_weights([kernel])
+    return keras.Model(network.input, outputs)
 
 
-def sha256(path):
-    """Hexadecimal SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _predict_views(network, crop):
+    """Outputs for a crop of the head and its mirror image; maps are averaged."""
+    original, mirrored = network(crop), network(ops.flip(crop, 2))
+    classify = ops.stack([original["classify"], mirrored["classify"]], axis=1)
+    outputs = {"classify": classify, "features": original["features"]}
+    for name in ("segment", "gradcam"):
+        outputs[name] = (original[name] + ops.flip(mirrored[name], 2)) / 2
+    return outputs
