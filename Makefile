@@ -8,8 +8,10 @@ SHARE ?= 1
 SEED ?= 1
 PYTHON ?= python3
 BIN := .venv/bin
+SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --snakefile workflow/Snakefile --rerun-incomplete \
+  --configfile "config/$(PROFILE).yaml" --config profile="$(PROFILE)" data="$(DATA)"
 
-.PHONY: help book app test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
+.PHONY: help book dry-run unlock app test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,7 +23,15 @@ help:  ## list these commands
 	touch $@
 
 book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2 CLUSTER=slurm)
-	$(BIN)/braintumor run --profile "$(PROFILE)" --data "$(DATA)" --cores $(CORES) --cluster "$(CLUSTER)"
+	$(SNAKEMAKE) $(if $(CLUSTER),--profile "profiles/$(CLUSTER)",--cores $(CORES)) --quiet rules
+	@echo "The book is ready: open _build/html/index.html"
+
+dry-run: .venv/done  ## list the jobs that make book would run
+	$(SNAKEMAKE) --cores $(CORES) --dry-run --quiet rules
+
+unlock: .venv/done  ## remove Snakemake's lock after a power cut or kill -9
+	$(SNAKEMAKE) --cores 1 --unlock
+
 
 app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)
@@ -41,10 +51,11 @@ archive: .venv/done  ## pack the built book as _build/brain-tumors.zip
 fuzz: .venv/done  ## try 28,000 damaged files on the code that reads them (SHARE=1 SEED=1)
 	$(BIN)/python tools/fuzz.py --share $(SHARE) --seed $(SEED)
 
-lint: .venv/done  ## check form and style, notebooks included
+lint: .venv/done  ## check format, style, notebooks and the layers of the library
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify notebooks/*.ipynb app/app.ipynb
+	$(BIN)/nbstripout --verify notebooks/*/*.ipynb app/app.ipynb
+	$(BIN)/lint-imports
 
 bench: .venv/done  ## measure speed against the usual alternatives
 	$(BIN)/python tools/bench.py "$(DATA)"
@@ -62,8 +73,9 @@ memory: .venv/done  ## measure the memory of preparing DATA, and gather that of 
 	$(BIN)/python tools/memory.py "$(DATA)"
 
 lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --all-extras \
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+  --extra app --extra cluster --extra test \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
 
 clean:  ## remove built pages, executed notebooks and prepared data; keep results and .venv
-	rm -rf _build book/runs data/prepared data/phantom .snakemake
+	rm -rf _build data/prepared data/phantom .snakemake

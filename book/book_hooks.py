@@ -1,5 +1,5 @@
-"""What this book asks of Sphinx beyond its settings: the published scores in prose, links to pages of the run that is
-shown, and buttons that lead to the clean notebooks.
+"""What this book adds to Sphinx: published scores in prose, links to pages that a
+profile may leave out, and buttons that lead to the notebooks.
 """
 
 import json
@@ -14,10 +14,10 @@ from sphinx.errors import ConfigError
 from sphinx.roles import XRefRole
 from sphinx.util.nodes import make_refnode
 
-ROOT = Path(__file__).parents[1]
+from braintumor.core.files import ROOT
 
-# The scores that prose names as {{ published["accuracy by slice"] }}, with how each is written.
-WRITTEN = {
+# Scores that prose names as {{ published["accuracy by slice"] }}, and their format.
+FORMATS = {
     "accuracy by slice": "{:.1%}",
     "accuracy by patient": "{:.1%}",
     "expected calibration error": "{:.3f}",
@@ -25,117 +25,131 @@ WRITTEN = {
     "mean Dice": "{:.2f}",
     "median Dice": "{:.2f}",
     "median HD95 (mm)": "{:.1f} mm",
-    "share without overlap": "{:.1%}",
+    "share of zero overlap": "{:.1%}",
 }
+SCORES_PAGE = "notebooks/report/scores"  # made by a lab, on the published run
 
 
 def setup(app):
-    app.connect("config-inited", give_scores)
+    app.connect("config-inited", add_scores)
     app.add_role("page", XRefRole(innernodeclass=nodes.inline))
-    app.connect("missing-reference", lead_to_page)
-    app.connect("doctree-read", name_page, priority=600)  # Sphinx has taken the page's own title by then
-    app.connect("html-page-context", add_buttons, priority=600)  # the theme's own are there by then
-    app.connect("html-page-context", mend_roles)
+    app.connect("missing-reference", resolve_page)
+    # after Sphinx has taken the page's title
+    app.connect("doctree-read", set_title, priority=600)
+    # after the theme has added its buttons
+    app.connect("html-page-context", add_buttons, priority=600)
+    app.connect("html-page-context", fix_roles)
     app.connect("build-finished", copy_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def give_scores(app, config):
-    """Prose takes its numbers from the committed scores as the book is built: none is typed."""
-    official, family = written_scores("full"), written_scores("full-family")
+def add_scores(app, config):
+    """Give prose the published scores as substitutions."""
+    official, family = format_scores("full"), format_scores("full-family")
     config.myst_substitutions = config.myst_substitutions | {
-        "published": {name: "{value} ({low} to {high})".format(**one) for name, one in official.items()},
-        "family": {name: one["value"] for name, one in family.items()},
+        "published": {
+            name: "{value} ({low} to {high})".format(**score)
+            for name, score in official.items()
+        },
+        "family": {name: score["value"] for name, score in family.items()},
     }
 
 
-def written_scores(run):
-    """{score of WRITTEN: {value, low, high}} of a committed run, as text. Raises ConfigError if one is not there."""
-    path = ROOT / "results" / run / "scores.json"
+def format_scores(run):
+    """Return {score: {value, low, high}} of a published run, as text.
+
+    Raises
+    ------
+    ConfigError
+        If scores.json or one of its scores is missing.
+    """
+    path = ROOT / "results" / "published" / run / "scores.json"
     if not path.exists():
-        raise ConfigError(f"{path} is missing, and prose names its scores: get it back by git, or by notebook 04")
+        raise ConfigError(f"{path}: not found, and prose names its scores.")
     scores = json.loads(path.read_text())
     scores = scores["classify"] | scores["segment"]
-    if missing := [name for name in WRITTEN if name not in scores]:
-        raise ConfigError(f"{path} has no {' nor '.join(missing)}, which prose names: make it anew by notebook 04")
+    if missing := [name for name in FORMATS if name not in scores]:
+        raise ConfigError(f"{path}: has no {' nor '.join(missing)}, which prose names.")
+    return {
+        name: {
+            kind: text.format(scores[name][kind]).replace(" ", "\N{NO-BREAK SPACE}")
+            for kind in ("value", "low", "high")
+        }
+        for name, text in FORMATS.items()
+    }
 
-    def written(name, kind):
-        return WRITTEN[name].format(scores[name][kind]).replace("%", " %").replace(" ", "\N{NO-BREAK SPACE}")
 
-    return {name: {kind: written(name, kind) for kind in ("value", "low", "high")} for name in WRITTEN}
-
-
-def lead_to_page(app, env, node, title):
-    """{page}`Title <04_evaluate>` leads to that page of the run; in a book that lacks it, its title in italics."""
+def resolve_page(app, env, node, title):
+    """Resolve {page}`Title <05_evaluate>`; a page that is not built stays a title."""
     if node["reftype"] != "page":
         return None
     end = f"/{node['reftarget']}"
-    found = [doc for doc in env.found_docs if doc.startswith("book/runs/") and doc.endswith(end)]
-    if not found:
+    docs = [d for d in env.found_docs if d.startswith("notebooks/") and d.endswith(end)]
+    if not docs:
         return nodes.emphasis("", title.astext())
-    first = min(found, key=len)  # of a sweep the page that compares its runs, not one of theirs
-    return make_refnode(app.builder, node["refdoc"], first, "", title)
+    return make_refnode(app.builder, node["refdoc"], docs[0], "", title)
 
 
-def name_page(app, doctree):
-    """A page that the table of contents names has that name in the browser, the search and links of the next page.
-
-    The pages of one notebook share a heading.
-    """
+def set_title(app, doctree):
+    """Use a page's title in the table of contents everywhere."""
     site_map, name = app.env.external_site_map, app.env.docname
     if name in site_map and site_map[name].title:
-        app.env.titles[name] = app.env.longtitles[name] = nodes.title("", site_map[name].title)
+        title = nodes.title("", site_map[name].title)
+        app.env.titles[name] = app.env.longtitles[name] = title
 
 
 def add_buttons(app, pagename, templatename, context, doctree):
-    """Pages are executed copies that git does not hold: their buttons lead to the notebooks that it does."""
-    if notebook := clean_notebook(pagename):
-        theme = app.config.html_theme_options
-        repository = theme.get("repository_url") or built_from()
-        links = launch_links(repository, theme.get("repository_branch") or "main", notebook)
-        links.append(("JupyterLab", "fas fa-download", context["pathto"](notebook, 1), "Download for JupyterLab"))
-        buttons = [
-            {"type": "link", "text": text, "icon": icon, "url": url, "tooltip": tooltip}
-            for text, icon, url, tooltip in links
-        ]
-        group = {"type": "group", "tooltip": "Run this notebook", "icon": "fas fa-rocket", "label": "launch-buttons"}
-        context["header_buttons"].insert(0, group | {"buttons": buttons})
+    """Add buttons that open or download the notebook behind a page."""
+    if not pagename.startswith("notebooks/"):
+        return
+    lab = "notebooks/labs/05_evaluate" if pagename == SCORES_PAGE else pagename
+    notebook = f"{lab}.ipynb"
+    theme = app.config.html_theme_options
+    repository = theme.get("repository_url") or github_repository()
+    links = launch_links(repository, theme.get("repository_branch") or "main", notebook)
+    url = context["pathto"](notebook, 1)
+    links.append(("JupyterLab", "fas fa-download", url, "Download for JupyterLab"))
+    buttons = [
+        {"type": "link", "text": text, "icon": icon, "url": url, "tooltip": tooltip}
+        for text, icon, url, tooltip in links
+    ]
+    group = {"type": "group", "tooltip": "Run this notebook", "icon": "fas fa-rocket"}
+    group |= {"label": "launch-buttons", "buttons": buttons}
+    context["header_buttons"].insert(0, group)
 
 
-def clean_notebook(pagename):
-    """The notebook, as a path in the repository, that a page was made by; None for a page of prose."""
-    if not pagename.startswith("book/runs/"):
-        return None
-    # such as 02_classify-fold-3, 04_evaluate-published
-    return f"notebooks/{pagename.rsplit('/', 1)[1].split('-')[0]}.ipynb"
-
-
-def built_from():
-    """The repository that GitHub builds this book from; elsewhere ""."""
-    return "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format_map(os.environ) if "GITHUB_REPOSITORY" in os.environ else ""
+def github_repository():
+    """Return the repository that GitHub builds this book from; "" elsewhere."""
+    if "GITHUB_REPOSITORY" not in os.environ:
+        return ""
+    return "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format_map(os.environ)
 
 
 def launch_links(repository, branch, notebook):
-    """(text, icon, address, tooltip) of services that open a notebook of a repository on GitHub; none of another."""
+    """List (text, icon, URL, tooltip) of services that open a notebook on GitHub."""
     url = urlsplit(repository)
-    place = re.fullmatch(r"/([^/]+/[^/]+?)(\.git)?/?", url.path)
-    if url.hostname != "github.com" or not place:
+    name = re.fullmatch(r"/([^/]+/[^/]+?)(\.git)?/?", url.path)
+    if url.hostname != "github.com" or not name:
         return []
-    binder = f"https://mybinder.org/v2/gh/{place[1]}/{branch}?urlpath=lab/tree/{notebook}"
-    colab = f"https://colab.research.google.com/github/{place[1]}/blob/{branch}/{notebook}"
+    binder = f"https://mybinder.org/v2/gh/{name[1]}/{branch}?urlpath=lab/tree/{notebook}"
+    colab = "https://colab.research.google.com/github/"
+    colab += f"{name[1]}/blob/{branch}/{notebook}"
+    images = "_static/images"
     return [
-        ("Binder", "_static/images/logo_binder.svg", binder, "Run on Binder, without an account"),
-        ("Colab", "_static/images/logo_colab.png", colab, "Open in Google Colab: see Reproduce for its first cell"),
+        ("Binder", f"{images}/logo_binder.svg", binder, "Run on Binder"),
+        ("Colab", f"{images}/logo_colab.png", colab, "Open in Colab: see Reproduce"),
     ]
 
 
-def mend_roles(app, pagename, templatename, context, doctree):
-    """Docutils gives the list of references roles that ARIA has withdrawn or does not allow there."""
+def fix_roles(app, pagename, templatename, context, doctree):
+    """Remove roles of the reference list that ARIA does not allow there."""
     if "citation-list" in context.get("body", ""):
-        context["body"] = re.sub(r' role="(doc-biblioentry|list)"', "", context["body"])
+        roles = r' role="(doc-biblioentry|list)"'
+        context["body"] = re.sub(roles, "", context["body"])
 
 
 def copy_notebooks(app, error):
-    """The clean notebooks go with the site, so that their download needs no network."""
+    """Copy the notebooks without outputs to the site, for the download button."""
     if app.builder.name == "html" and not error:
-        shutil.copytree(ROOT / "notebooks", Path(app.outdir) / "notebooks", dirs_exist_ok=True)
+        target = Path(app.outdir) / "notebooks"
+        shutil.copytree(ROOT / "notebooks", target, dirs_exist_ok=True)

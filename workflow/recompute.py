@@ -1,9 +1,10 @@
-"""Recompute the headline figures from the committed tables and the dataset itself, without this project's package.
+"""Recompute the headline scores from the published tables and the dataset itself.
 
-python workflow/recompute.py DATA [RUN]    DATA: figshare's 1.mat ... 3064.mat and cvind.mat; RUN: default results/full
+    python workflow/recompute.py DATA [RUN]    RUN: default results/published/full
 
-Class, patient, fold and tumor area come from the dataset's own files; of the tables only what the networks said is
-believed. Needs numpy, pandas and h5py. The definitions are written out here a second time, on purpose.
+DATA holds figshare's 1.mat ... 3064.mat and cvind.mat. Class, patient, fold and tumor
+area come from these files; of the tables only predictions are used. Needs numpy, pandas
+and h5py, not this project's package: the definitions are written out a second time.
 """
 
 import json
@@ -14,84 +15,98 @@ import h5py
 import numpy as np
 import pandas as pd
 
+PROBABILITIES = ["prob_meningioma", "prob_glioma", "prob_pituitary"]
 
-def dataset_says(folder):
-    """file, label, pid, fold and tumor area (native pixels) of each slice, as the dataset's own files have them."""
+
+def read_dataset(folder):
+    """Read file, y_true, pid, fold and tumor area (native pixels) of each slice."""
     with h5py.File(Path(folder) / "cvind.mat") as mat:
         folds = mat["cvind"][()].ravel().astype(int)
     rows = []
-    for path in sorted(Path(folder).glob("[0-9]*.mat"), key=lambda path: int(path.stem)):
+    for path in sorted(Path(folder).glob("[0-9]*.mat"), key=lambda p: int(p.stem)):
         with h5py.File(path) as mat:
-            slice_ = mat["cjdata"]
-            pid = "".join(chr(code) for code in slice_["PID"][()].ravel())
-            label, area = int(slice_["label"][0, 0]), int(slice_["tumorMask"][()].sum())
-        rows.append((int(path.stem), label, pid, folds[int(path.stem) - 1], area))
-    return pd.DataFrame(rows, columns=["file", "label", "pid", "fold", "area"])
+            struct, number = mat["cjdata"], int(path.stem)
+            pid = "".join(chr(code) for code in struct["PID"][()].ravel())
+            label, area = int(struct["label"][0, 0]), int(struct["tumorMask"][()].sum())
+        rows.append((number, label, pid, folds[number - 1], area))
+    return pd.DataFrame(rows, columns=["file", "y_true", "pid", "fold", "area"])
 
 
-def headline(truth, classified, segmented):
-    """The headline figures: name as in scores.json to number. The tables may stand in any order."""
-    truth = truth.sort_values("file")
-    said = classified.set_index("file").loc[truth["file"], ["p1", "p2", "p3"]].to_numpy()
-    drawn = segmented.set_index("file").loc[truth["file"]]
-    label, pid = truth["label"].to_numpy(), truth["pid"].to_numpy()
-
-    sure, right = said.max(axis=1), said.argmax(axis=1) + 1 == label
+def calibration_error(confidence, correct, n_bins=15):
+    """Expected calibration error: bins of equal width, the last one closed above."""
     error = 0.0
-    for number in range(15):  # expected calibration error, bins of equal width, the last one closed above
-        inside = (sure >= number / 15) & ((sure < (number + 1) / 15) | (number == 14))
+    for n in range(n_bins):
+        inside = confidence >= n / n_bins
+        if n < n_bins - 1:
+            inside &= confidence < (n + 1) / n_bins
         if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - sure[inside].mean())
+            gap = abs(correct[inside].mean() - confidence[inside].mean())
+            error += inside.mean() * gap
+    return error
+
+
+def compute_scores(truth, classified, segmented):
+    """Compute the headline scores; returns {task: {name in scores.json: value}}."""
+    truth = truth.sort_values("file")
+    probabilities = classified.set_index("file").loc[truth["file"], PROBABILITIES]
+    probabilities = probabilities.to_numpy()
+    masks = segmented.set_index("file").loc[truth["file"]]
+    y_true, pid = truth["y_true"].to_numpy(), truth["pid"].to_numpy()
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) + 1 == y_true
 
     patients = sorted(set(pid))
-    vote = np.array([said[pid == one].mean(axis=0).argmax() + 1 for one in patients])
-    known = np.array([label[pid == one][0] for one in patients])
-    recalls = [(vote[known == one] == one).mean() for one in (1, 2, 3)]
+    means = [probabilities[pid == p].mean(axis=0) for p in patients]
+    patient_pred = np.argmax(means, axis=1) + 1
+    patient_true = np.array([y_true[pid == p][0] for p in patients])
+    recalls = [(patient_pred[patient_true == c] == c).mean() for c in (1, 2, 3)]
 
-    dice = drawn["dice"].to_numpy()
-    common = np.round(dice * (truth["area"].to_numpy() + drawn["area_pred"].to_numpy()) / 2)
+    dice = masks["dice"].to_numpy()
+    areas = truth["area"].to_numpy() + masks["area_pred"].to_numpy()
+    overlap = np.round(dice * areas / 2)
     return {
         "classify": {
-            "accuracy by slice": right.mean(),
-            "accuracy by patient": (vote == known).mean(),
+            "accuracy by slice": correct.mean(),
+            "accuracy by patient": (patient_pred == patient_true).mean(),
             "balanced accuracy by patient": np.mean(recalls),
-            "expected calibration error": error,
+            "expected calibration error": calibration_error(confidence, correct),
         },
         "segment": {
             "mean Dice": dice.mean(),
             "median Dice": np.median(dice),
             "mean IoU": np.mean(dice / (2 - dice)),
-            "median HD95 (mm)": drawn["hd95_mm"].median(),
-            "share without overlap": (dice == 0).mean(),
-            "pixel sensitivity": common.sum() / truth["area"].sum(),
-            "pixel precision": common.sum() / drawn["area_pred"].sum(),
+            "median HD95 (mm)": masks["hd95_mm"].median(),
+            "share of zero overlap": (dice == 0).mean(),
+            "pixel recall": overlap.sum() / truth["area"].sum(),
+            "pixel precision": overlap.sum() / masks["area_pred"].sum(),
         },
     }
 
 
-def main(data, run="results/full"):
-    """Print each figure recomputed and published; returns a list of what does not agree, in words."""
-    run, faults = Path(run), []
-    truth = dataset_says(data)
-    tables = {}
+def main(data, run="results/published/full"):
+    """Print each score, recomputed and published; returns a list of disagreements."""
+    run, problems, tables = Path(run), [], {}
+    truth = read_dataset(data)
+    columns = ["file", "y_true", "pid", "fold"]
     for task in ("classify", "segment"):
         paths = sorted((run / task).glob("fold-*/predictions.csv"))
-        tables[task] = pd.concat([pd.read_csv(path, dtype={"pid": str}) for path in paths])
-        columns = ["file", "label", "pid", "fold"]
-        ours = tables[task].sort_values("file", ignore_index=True)[columns]
-        if not ours.equals(truth[columns].astype(ours.dtypes)):
-            faults.append(f"{task}: slices, labels, patients or folds are not the dataset's")
+        tables[task] = pd.concat([pd.read_csv(p, dtype={"pid": str}) for p in paths])
+        found = tables[task].sort_values("file", ignore_index=True)[columns]
+        if not found.equals(truth[columns].astype(found.dtypes)):
+            problems.append(f"{task}: slices, classes, patients or folds differ")
     published = json.loads((run / "scores.json").read_text())
-    print(f"{len(truth)} slices, {truth['pid'].nunique()} patients, {truth['fold'].nunique()} folds in {data}")
-    for task, scores in headline(truth, tables["classify"], tables["segment"]).items():
-        for name, value in scores.items():
-            agrees = abs(value - published[task][name]["value"]) < 5e-5
-            print(f"{name:30} {value:.4f}   published {published[task][name]['value']:.4f}")
-            faults += [] if agrees else [f"{task}: {name} is {value:.6f} here"]
-    return faults
+    print(f"{data}: {len(truth)} slices of {truth['pid'].nunique()} patients")
+    scores = compute_scores(truth, tables["classify"], tables["segment"])
+    for task, values in scores.items():
+        for name, value in values.items():
+            reference = published[task][name]["value"]
+            print(f"{name:30} {value:.4f}   published {reference:.4f}")
+            if abs(value - reference) >= 5e-5:
+                problems.append(f"{task}: {name} is {value:.6f} here")
+    return problems
 
 
 if __name__ == "__main__":
-    if found := main(*sys.argv[1:3]):
-        sys.exit("\n".join(found))
+    if problems := main(*sys.argv[1:3]):
+        sys.exit("\n".join(problems))
     print("All agree to four digits.")

@@ -1,9 +1,9 @@
-"""Score the published networks anew and compare with the published scores.
+"""Evaluate the published networks again and compare with the published scores.
 
-python workflow/rescore.py DATA [RUN]    DATA: the slices of the run; RUN: default results/full
+    python workflow/rescore.py DATA    DATA: the slices of the published run
 
-models/fold-K.keras answers the slices that fold K held out in RUN. If the scores are the run's, then the networks in
-models/ are those behind it. Takes about three minutes on two cores.
+models/fold-K.keras predicts the slices of the held-out fold K. If the scores agree, the
+networks in models/ are those of the published tables. Takes three minutes on two cores.
 """
 
 import sys
@@ -13,40 +13,50 @@ import pandas as pd
 
 from braintumor.core.files import ROOT
 from braintumor.data.prepared import open_data
-from braintumor.evaluation import masks as predict
-from braintumor.evaluation import metrics
-from braintumor.evaluation import scores as evaluate
-from braintumor.training.augmentation import as_input
+from braintumor.data.preprocessing import to_network_input
+from braintumor.evaluation.masks import predict_masks, score_masks
+from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
+from braintumor.evaluation.scores import load_predictions, summary_metrics
+from braintumor.models.joint import build_tta_model
+
+PUBLISHED = "results/published/full"
 
 
-def answers(model, prepared, table):
-    """The published predictions of the slices in `table` made anew: {task: predictions table}, in its order."""
+def predict_tables(model, prepared, table):
+    """Predict the slices of `table`; returns {task: predictions table}."""
     rows = pd.Index(prepared.index["file"]).get_indexer(table["file"])
-    said = model.predict(as_input(prepared.images[rows]), batch_size=16, verbose=0)
-    drawn = predict.dice_masks(prepared, rows, said["segment"][..., 0])
-    known = table[["file", "pid", "fold", "label"]].reset_index(drop=True)
+    x = to_network_input(prepared.images[rows])
+    outputs = model.predict(x, batch_size=16, verbose=0)
+    masks = predict_masks(prepared, rows, outputs["segment"][..., 0])
+    slices = table[["file", "pid", "fold", "y_true"]].reset_index(drop=True)
+    probabilities = pd.DataFrame(outputs["classify"], columns=PROBABILITY_COLUMNS)
     return {
-        "classify": known.assign(**dict(zip(metrics.PROBABILITIES, said["classify"].T, strict=True))),
-        "segment": known.join(predict.mask_scores(prepared, rows, drawn)),
+        "classify": slices.join(probabilities),
+        "segment": slices.join(score_masks(prepared, rows, masks)),
     }
 
 
-def rescore(data, run="results/full", models="models"):
-    """Print each score of `run` beside the same from the weights; returns whether all agree to four digits."""
-    classified, records = evaluate.gather(run, "classify")
-    published = {"classify": classified, "segment": evaluate.gather(run, "segment")[0]}
-    prepared = open_data(data, records[0]["parameters"]["image_size"])
-    parts = []
+def rescore(data, run=PUBLISHED, models="models"):
+    """Print the scores of `run` and of `models`; returns whether 4 digits agree."""
+    classified, records = load_predictions(run, "classify")
+    published = {"classify": classified, "segment": load_predictions(run, "segment")[0]}
+    image_size = records[0]["parameters"]["image_size"]
+    prepared, parts = open_data(data, image_size), []
     for fold, table in classified.groupby("fold"):
-        model = keras.models.load_model(ROOT / models / f"fold-{fold}.keras", compile=False)
-        parts.append(answers(model, prepared, table))
-        print(f"fold {fold}: {len(table)} slices")
-    again = {task: pd.concat(part[task] for part in parts).sort_values("file") for task in published}
-    scores = pd.DataFrame({"published": evaluate.quick_scores(published), "anew": evaluate.quick_scores(again)})
+        path = ROOT / models / f"fold-{fold}.keras"
+        network = keras.models.load_model(path, compile=False)
+        model = build_tta_model(network, image_size)
+        parts.append(predict_tables(model, prepared, table))
+        print(f"fold {fold}: {len(table)} slices", flush=True)
+    tables = {task: pd.concat(part[task] for part in parts) for task in published}
+    tables = {task: table.sort_values("file") for task, table in tables.items()}
+    scores = pd.DataFrame(
+        {"published": summary_metrics(published), "models": summary_metrics(tables)}
+    )
     print(scores.round(6))
-    return bool((scores["published"] - scores["anew"]).abs().max() < 5e-5)
+    return bool((scores["published"] - scores["models"]).abs().max() < 5e-5)
 
 
 if __name__ == "__main__":
-    if not rescore(*sys.argv[1:3]):
-        sys.exit("They differ within four digits: models/ and the run's tables do not belong together.")
+    if not rescore(*sys.argv[1:2]):
+        sys.exit("The scores differ: models/ are not the networks of the tables.")

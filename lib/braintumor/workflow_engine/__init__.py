@@ -1,1 +1,0 @@
-"""Profiles, sweeps, the execution of a run and what it will take."""

@@ -1,0 +1,35 @@
+"""Snakemake script: which training slice is the nearest neighbor of each test slice.
+
+For each protocol and fold, a 1-nearest-neighbor classifier on small slices; the tables
+hold, for each test slice, its neighbor and whether its patient was in training.
+"""
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from braintumor.core.files import atomic_write
+from braintumor.data.prepared import open_data
+from braintumor.data.splits import FOLDS, PROTOCOLS, make_split
+
+snakemake = globals()["snakemake"]  # provided by Snakemake
+config = snakemake.config
+prepared = open_data(
+    snakemake.params["data"], config["audit"]["image_size"], percentiles=(0, 100)
+)
+index = prepared.index
+pixels = prepared.images.reshape(len(index), -1).astype(np.float32)
+jobs = [(protocol, fold) for protocol in PROTOCOLS for fold in FOLDS]
+for (protocol, fold), path in zip(jobs, snakemake.output, strict=True):
+    split = make_split(index, protocol, fold, config["seed"])
+    neighbors = NearestNeighbors(n_neighbors=1).fit(pixels[split.train])
+    found = neighbors.kneighbors(pixels[split.test], return_distance=False)[:, 0]
+    nearest = index.iloc[split.train[found]]
+    columns = ["file", "pid", "family", "label"]
+    table = index.iloc[split.test][columns].assign(protocol=protocol, fold=fold)
+    for column in ("pid", "family"):
+        seen = set(index[column].iloc[split.train])
+        table[f"{column}_seen"] = table[column].isin(seen).astype(int)
+    for column in columns:
+        table[f"nearest_{column}"] = nearest[column].to_numpy()
+    with atomic_write(path) as temporary:
+        table.rename(columns={"label": "y_true"}).to_csv(temporary, index=False)
