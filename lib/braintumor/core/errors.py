@@ -4,14 +4,9 @@ import textwrap
 
 
 class DatasetError(ValueError):
-    """Data are not as expected; the message names the file, the field and the remedy.
+    """Data are not as expected; the message names file, field and remedy.
 
-    Parameters
-    ----------
-    message : str
-        Control characters and line ends in it are escaped.
-    problems : sequence of (str, str)
-        File and problem, where several were found.
+    `problems` lists (file, problem) where a reader found several.
     """
 
     def __init__(self, message, problems=()):
@@ -36,13 +31,7 @@ class ParameterError(ValueError):
 
 
 class ProblemCollector:
-    """Run all checks of a file and report every problem at once.
-
-    Parameters
-    ----------
-    source : str or Path
-        File (and row) that the error message names.
-    """
+    """Check all fields of a file (`source`), then report every problem at once."""
 
     def __init__(self, source):
         self.source = str(source)

@@ -1,49 +1,32 @@
 """Notebook parameters, validated before anything is computed.
 
-papermill accepts parameters of any name and type. The annotated assignments of the
-parameters cell are the declaration: ``fold: int = 1``,
-``protocol: Literal["official", "slice"] = "official"`` or
-``folds: list[Literal[1, 2]] = [1]``.
+papermill accepts any name and type. Here the annotated assignments of the parameters
+cell are the declaration: ``fold: int = 1`` or ``folds: list[Literal[1, 2]] = [1]``.
 """
 
 import ast
 from typing import Annotated, Literal, get_args, get_origin
 
 import nbformat
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    create_model,
-)
+import pydantic
 
 from braintumor.core.errors import ParameterError
 from braintumor.core.files import ROOT
 
 
 def check_parameters(namespace):
-    """Validate the parameters of the running notebook.
+    """Validate the parameters of the running notebook and return them as a dict.
 
-    Call ``check_parameters(globals())`` directly after the parameters cell.
-
-    Returns
-    -------
-    dict
-        The declared parameters.
-
-    Raises
-    ------
-    ParameterError
-        For undeclared names in papermill's injected cell and for invalid values.
+    Call ``check_parameters(globals())`` directly after the parameters cell. Raises
+    ParameterError for invalid values and for names in papermill's injected cell that
+    the notebook does not declare.
     """
     declared = namespace.get("__annotations__", {})
     names = set(declared)
-    cells = namespace.get("In", [])
-    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
-    if injected:
-        names |= _assigned_names(injected[-1])
+    for cell in namespace.get("In", []):
+        if cell.startswith("# Parameters\n"):  # injected by papermill
+            statements = ast.parse(cell).body
+            names |= {node.targets[0].id for node in statements}
     return _validate(declared, {name: namespace[name] for name in names})
 
 
@@ -67,24 +50,16 @@ def notebook_parameters(notebook, overrides):
     namespace = {}
     exec(tagged[0].source, namespace)
     declared = namespace["__annotations__"]
-    defaults = {name: namespace[name] for name in declared}
-    return _validate(declared, defaults | overrides)
-
-
-def _assigned_names(cell):
-    assignments = [
-        node for node in ast.parse(cell).body if isinstance(node, ast.Assign)
-    ]
-    return {node.targets[0].id for node in assignments}
+    return _validate(declared, {name: namespace[name] for name in declared} | overrides)
 
 
 def _validate(declared, values):
-    config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    config = pydantic.ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     fields = {name: (_with_constraints(kind), ...) for name, kind in declared.items()}
-    model = create_model("Parameters", __config__=config, **fields)
+    model = pydantic.create_model("Parameters", __config__=config, **fields)
     try:
         return model(**values).model_dump()
-    except ValidationError as error:
+    except pydantic.ValidationError as error:
         messages = [_describe(problem, declared) for problem in error.errors()]
         raise ParameterError("; ".join(messages)) from None
 
@@ -93,21 +68,18 @@ def _with_constraints(kind):
     """Make choices strict in type and lists unique; a list of choices is not empty."""
     if get_origin(kind) is Literal:
         types = {type(choice) for choice in get_args(kind)}
-        return Annotated[kind, BeforeValidator(lambda value: _strict(value, types))]
+        # otherwise True and 1.0 would be valid for the choice 1
+        strict = pydantic.BeforeValidator(lambda v: v if type(v) in types else None)
+        return Annotated[kind, strict]
     if get_origin(kind) is list:
         item = get_args(kind)[0]
-        min_length = int(get_origin(item) is Literal)
-        items = list[_with_constraints(item)]
-        return Annotated[items, AfterValidator(_unique), Field(min_length=min_length)]
+        length = pydantic.Field(min_length=int(get_origin(item) is Literal))
+        unique = pydantic.AfterValidator(_check_unique)
+        return Annotated[list[_with_constraints(item)], unique, length]
     return kind
 
 
-def _strict(value, types):
-    # pydantic takes True and 1.0 for the choice 1
-    return value if type(value) in types else None
-
-
-def _unique(values):
+def _check_unique(values):
     if len(set(values)) < len(values):
         raise ValueError("expected no value twice")
     return values
@@ -116,6 +88,6 @@ def _unique(values):
 def _describe(problem, declared):
     name, value = problem["loc"][0], problem["input"]
     if problem["type"] == "extra_forbidden":
-        return f"{name}: unknown parameter; expected one of {', '.join(declared)}"
+        return f"{name}: unknown parameter, expected one of {', '.join(declared)}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: got {value!r}; {message.replace('Input should be', 'expected')}"
+    return f"{name}: got {value!r}, {message.replace('Input should be', 'expected')}"

@@ -42,7 +42,7 @@ class Slice:
     image : ndarray of shape (side, side), numeric as stored
     mask : ndarray of shape (side, side), bool
     border : ndarray of shape (n_points, 2), float64
-        x (right) and y (down) in 1-based pixel coordinates.
+        x and y in 1-based pixel coordinates.
     fold, plane, spacing_mm : optional
         None if the source does not specify them.
     """
@@ -59,45 +59,26 @@ class Slice:
 
 
 def read_mat(path):
-    """Read and check one slice of the figshare dataset.
+    """Read and check one file of the figshare dataset as a Slice.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Slice
-
-    Raises
-    ------
-    DatasetError
-        Naming the file and every field that is not as expected.
+    Raises DatasetError naming the file and every field that is not as expected.
     """
     path = Path(path)
     problems = ProblemCollector(path)
-    fields = {}
     with open_mat(path) as mat:
         struct = get_member(mat, "cjdata")
         if not isinstance(struct, h5py.Group):
-            raise DatasetError(
-                f"{path}: cjdata: is missing, expected figshare's struct"
-            )
-        for name in ("label", "PID", "tumorBorder", "image", "tumorMask"):
-            fields[name] = problems.check(name, read_field, struct, name)
+            raise DatasetError(f"{path}: cjdata is missing, expected figshare's struct")
 
-    def check(name, function, *args):
-        value = fields[name]
-        if value is None:
-            return None
-        return problems.check(name, function, value, *args)
+        def read(name, check):
+            return problems.check(name, lambda: check(read_field(struct, name)))
 
-    label = check("label", check_label)
-    pid = check("PID", _decode_pid)
-    border = check("tumorBorder", _check_border)
-    image = check("image", lambda stored: check_image(stored.T))  # column-major
-    if image is not None:
-        mask = check("tumorMask", lambda stored: check_mask(stored.T, image.shape))
+        label = read("label", check_label)
+        pid = read("PID", _decode_pid)
+        border = read("tumorBorder", _check_border)
+        image = read("image", lambda values: check_image(values.T))  # column-major
+        shape = None if image is None else image.shape
+        mask = read("tumorMask", lambda values: check_mask(values.T, shape))
     problems.raise_problems()
     number = int(path.stem) if re.fullmatch(r"\d{1,9}", path.stem) else 0
     return Slice(number, pid, label, image, mask, border)
@@ -142,9 +123,9 @@ def check_image(image):
     return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
-def check_mask(mask, shape):
+def check_mask(mask, shape=None):
     """Return a mask as bool; ValueError if it is not binary, or empty."""
-    if mask.shape != shape:
+    if shape is not None and mask.shape != shape:
         raise ValueError(f"got shape {mask.shape}, expected the image's {shape}")
     if not np.isin(mask, (0, 1)).all():
         raise ValueError("got other values than 0 and 1, expected a binary mask")
@@ -154,12 +135,9 @@ def check_mask(mask, shape):
 
 
 def read_cvind(directory):
-    """Read the dataset's folds from ``cvind.mat``.
+    """Read ``cvind.mat``: the fold of file numbers 1, 2, ... as an int array.
 
-    Returns
-    -------
-    ndarray of int or None
-        Fold (1 to 5) of file numbers 1, 2, ...; None if the file does not exist.
+    Returns None if the folder does not have the file.
     """
     path = Path(directory) / "cvind.mat"
     if not path.exists() and not path.is_symlink():
@@ -185,15 +163,8 @@ def load_figshare_index():
 def write_mat(path, image, mask, label, pid, border):
     """Write one slice in figshare's layout; nothing is checked.
 
-    Parameters
-    ----------
-    path : str or Path
-    image, mask : array_like of shape (rows, columns)
-        Upright; stored as int16 and uint8.
-    label : int
-    pid : str
-    border : array_like
-        x1 y1 x2 y2 ... in 1-based pixel coordinates, of any shape.
+    `image` and `mask` are upright (rows, columns), stored as int16 and uint8; `border`
+    holds x1 y1 x2 y2 ... in 1-based pixel coordinates.
     """
     image = np.ascontiguousarray(np.asarray(image, np.int16).T)  # column-major
     mask = np.ascontiguousarray(np.asarray(mask, np.uint8).T)

@@ -25,7 +25,7 @@ from braintumor.data.preprocessing import pad_to_square
 from braintumor.data.splits import FOLDS
 
 REQUIRED_COLUMNS = ("image", "mask", "label", "patient")
-MAX_CELL_LENGTH = 500  # characters in a cell of slices.csv
+
 MIN_PARALLEL = 64  # slices; for fewer, starting processes takes longer than reading
 
 
@@ -39,22 +39,10 @@ class SliceSource:
 
 
 def find_slices(directory):
-    """List the slices of a folder.
+    """List the slices of a folder as SliceSource, ordered by file number.
 
-    Parameters
-    ----------
-    directory : str or Path
-        Holds ``slices.csv``, or .mat files named by number (also in subfolders).
-
-    Returns
-    -------
-    list of SliceSource
-        Ordered by file number.
-
-    Raises
-    ------
-    DatasetError
-        If the folder holds neither, or a file number twice.
+    The folder holds ``slices.csv``, or .mat files named by number (also in subfolders).
+    Raises DatasetError if it holds neither, or a file number twice.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -64,15 +52,7 @@ def find_slices(directory):
     table = directory / "slices.csv"
     if table.exists():
         return _read_table(table)
-    sources, problems = _find_mat_files(directory)
-    if problems:
-        raise DatasetError("; ".join(f"{path}: {text}" for path, text in problems))
-    return sources
-
-
-def _find_mat_files(directory):
-    """Return the sources, and (file, problem) for numbers that are there twice."""
-    paths, problems = {}, []
+    paths = {}
     for path in sorted(directory.rglob("*.mat")):
         folders = path.relative_to(directory).parts
         is_hidden = any(part.startswith(".") for part in folders)  # being downloaded
@@ -80,21 +60,22 @@ def _find_mat_files(directory):
             continue
         number = int(path.stem)
         if number in paths:
-            text = f"file number {number} is there twice, also as {paths[number]}"
-            problems.append((str(path), f"{text}. Keep one."))
-        else:
-            paths[number] = path
+            raise DatasetError(
+                f"{path}: file number {number} is there twice, also as "
+                f"{paths[number]}. Keep one."
+            )
+        paths[number] = path
     if not paths:
         raise DatasetError(
             f"{directory}: holds no slices, expected 1.mat, 2.mat, ... or slices.csv "
             f"with the columns {', '.join(REQUIRED_COLUMNS)}"
         )
-    return [SliceSource(number, paths[number]) for number in sorted(paths)], problems
+    return [SliceSource(number, paths[number]) for number in sorted(paths)]
 
 
 def _read_table(table):
     try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False, index_col=False)
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise DatasetError(
             f"{table}: cannot be read as a CSV table in UTF-8 ({shorten(error)})"
@@ -105,13 +86,8 @@ def _read_table(table):
             f"{table}: got {len(rows)} rows without {missing}, expected rows with "
             f"{', '.join(REQUIRED_COLUMNS)}"
         )
-    for column in rows.columns:
-        for number, cell in enumerate(rows[column], start=1):
-            if len(cell) > MAX_CELL_LENGTH or not cell.isprintable():
-                raise DatasetError(
-                    f"{table}, row {number}: {shorten(column)}: expected up to "
-                    f"{MAX_CELL_LENGTH} printable characters"
-                )
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas took cells as row names
+        raise DatasetError(f"{table}: rows have more cells than the header has columns")
     repeated = rows["image"][rows["image"].duplicated()]
     if not repeated.empty:
         raise DatasetError(f"{table}: image {repeated.iloc[0]} is there twice")
@@ -120,20 +96,9 @@ def _read_table(table):
 
 
 def read_slice(source):
-    """Read and check one slice.
+    """Read and check a SliceSource, or the path of a .mat file, as a Slice.
 
-    Parameters
-    ----------
-    source : SliceSource, or str or Path of a .mat file
-
-    Returns
-    -------
-    Slice
-
-    Raises
-    ------
-    DatasetError
-        Naming the file and every field that is not as expected.
+    Raises DatasetError naming the file and every field that is not as expected.
     """
     if not isinstance(source, SliceSource):
         return read_mat(source)
@@ -191,10 +156,8 @@ def _parse_label(text):
 
 def _parse_patient(text):
     pid = text.strip()
-    if not 1 <= len(pid) <= 64:
-        raise ValueError(
-            f"got {len(pid)} characters, expected an identifier of 1 to 64"
-        )
+    if not 1 <= len(pid) <= 64 or not pid.isprintable():
+        raise ValueError(f"got {text[:64]!r}, expected up to 64 printable characters")
     return pid
 
 
@@ -235,13 +198,9 @@ def _bounding_box(mask):
 
 
 def map_slices(function, sources, n_jobs=None, description="", progress=True):
-    """Yield ``function(source)`` in order.
+    """Yield ``function(source)`` in order, computed by `n_jobs` processes.
 
-    Parameters
-    ----------
-    n_jobs : int or None
-        Number of processes; None takes all cores for MIN_PARALLEL slices or more,
-        otherwise this process.
+    None takes all cores for MIN_PARALLEL slices or more, otherwise this process.
     """
     if n_jobs is None:
         n_jobs = -1 if len(sources) >= MIN_PARALLEL else 1
@@ -255,20 +214,15 @@ def map_slices(function, sources, n_jobs=None, description="", progress=True):
 
 
 def check_folder(directory, n_jobs=None, progress=True):
-    """Report what a folder of slices holds, lacks and what is wrong.
+    """Report what a folder of slices holds and lacks, and what is wrong with it.
 
-    Returns
-    -------
-    dict
-        found (number of readable slices per class name), missing (file numbers that
-        only cvind.mat has), notes (list of str), problems (list of (file, problem)).
+    Returns a dict: found (readable slices per class name), missing (file numbers that
+    only cvind.mat has), notes (list of str), problems (list of (file, problem)).
     """
     directory = Path(directory)
     report = {"found": {}, "missing": [], "notes": [], "problems": []}
     try:
-        has_files = directory.is_dir() and not (directory / "slices.csv").exists()
-        find = _find_mat_files if has_files else lambda path: (find_slices(path), [])
-        sources, report["problems"] = find(directory)
+        sources = find_slices(directory)
     except DatasetError as error:
         return report | {"problems": [(str(directory), str(error))]}
     rows = []
@@ -283,7 +237,7 @@ def check_folder(directory, n_jobs=None, progress=True):
     report["found"] = {
         name: int(table["label"].eq(k).sum()) for k, name in LABELS.items()
     }
-    if has_files:
+    if sources[0].row is None:
         _check_cvind(directory, [source.file for source in sources], report)
     return report
 
@@ -333,11 +287,7 @@ def export_png(directory, out, progress=True):
     """Export slices as the original study: ``OUT/<label>/<n>.matlabel=<label>.png``.
 
     Minimum and maximum of a slice become 0 and 255, as with MATLAB's ``mat2gray``.
-
-    Returns
-    -------
-    int
-        Number of files written.
+    Returns the number of files.
     """
     sources = find_slices(directory)
     for source in tqdm(sources, "exporting", unit=" slices", disable=not progress):

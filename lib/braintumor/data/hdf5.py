@@ -1,7 +1,7 @@
 """Guarded reading of MATLAB v7.3 (HDF5) files, which may be damaged or hostile.
 
-HDF5 follows links into other files, allocates whatever size a header declares, and
-reads beyond its own memory if a chunk is shorter than declared.
+HDF5 follows links into other files, allocates any size that a header declares, and
+reads beyond its memory where a chunk is shorter than declared.
 """
 
 import math
@@ -27,8 +27,7 @@ def open_mat(path):
         raise DatasetError(f"{path}: no such file, expected a MATLAB v7.3 (HDF5) file")
     try:
         with memory_map(path) as content:
-            if _has_endless_heap(content):
-                raise ValueError("a global heap holds objects of size 0")
+            _check_heaps(content)
         with h5py.File(path, "r") as mat:
             yield mat
     except DatasetError:
@@ -40,21 +39,18 @@ def open_mat(path):
         ) from None
 
 
-def _has_endless_heap(content):
-    """Detect objects of size 0 in a global heap: HDF5 2.0 would loop forever."""
-    for match in re.finditer(rb"GCOL\x01\0\0\0", content):
-        start = match.start()
-        size = int.from_bytes(content[start + 8 : start + 16], "little")
-        end = min(start + size, len(content))
-        start += 16
-        while start + 16 <= end:
+def _check_heaps(content):
+    """Refuse global heaps with objects of size 0: HDF5 2.0 would loop forever."""
+    for match in re.finditer(rb"GCOL\x01\0\0\0(.{8})", content, re.DOTALL):
+        end = match.start() + int.from_bytes(match[1], "little")
+        start = match.end()
+        while start + 16 <= min(end, len(content)):
             number = int.from_bytes(content[start : start + 2], "little")
             size = int.from_bytes(content[start + 8 : start + 16], "little")
             step = 16 + -(-size // 8) * 8 if number else size
-            if not 0 < step < 2**64:  # 2**64 overflows to 0 in HDF5
-                return True
+            if not 0 < step < 2**64:  # 2**64 overflows to 0
+                raise ValueError("a global heap holds objects of size 0")
             start += step
-    return False
 
 
 def get_member(group, name):
@@ -87,45 +83,37 @@ def _read_chunks(field):
     is_plain = field.id.get_type().equal(h5py.h5t.py_create(field.dtype))
     if not is_plain or filters not in ([], [DEFLATE], [SHUFFLE, DEFLATE]):
         raise ValueError("has an unknown storage, expected plain numbers or gzip")
-    size = math.prod(field.chunks) * field.dtype.itemsize
-    n_chunks = math.prod(
-        -(-side // length)
-        for side, length in zip(field.shape, field.chunks, strict=True)
-    )
+    nbytes = math.prod(field.chunks) * field.dtype.itemsize
+    n_chunks = int(np.prod(np.ceil(np.divide(field.shape, field.chunks))))
     chunks = []
     field.id.chunk_iter(chunks.append)
-    if size > 8 * MAX_SIDE**2 or n_chunks > MAX_CHUNKS or len(chunks) != n_chunks:
-        raise ValueError(
-            f"got {len(chunks)} chunks of {size} bytes, expected {n_chunks}"
-        )
+    if nbytes > 8 * MAX_SIDE**2 or not len(chunks) == n_chunks <= MAX_CHUNKS:
+        raise ValueError(f"got {len(chunks)} chunks, expected {n_chunks} of {nbytes} B")
     values = np.zeros(field.shape, field.dtype)
     for chunk in chunks:
-        if chunk.size > size + size // 1000 + 64:  # gzip adds little
-            raise ValueError(f"got a chunk of {chunk.size} bytes, expected {size}")
+        if chunk.size > nbytes + nbytes // 1000 + 64:  # gzip adds little
+            raise ValueError(f"got a chunk of {chunk.size} bytes, expected {nbytes}")
         stored = np.empty(chunk.size, np.uint8)
         skipped, stored = field.id.read_direct_chunk(chunk.chunk_offset, out=stored)
         active = [name for n, name in enumerate(filters) if not skipped >> n & 1]
-        content = _decode_chunk(stored, active, size, field.dtype.itemsize)
-        dtype = np.uint8 if field.dtype.kind == "b" else field.dtype
+        content = _decode_chunk(stored, active, nbytes, field.dtype.itemsize)
+        part = values[tuple(slice(start, None) for start in chunk.chunk_offset)]
+        part = part[tuple(map(slice, field.chunks))]  # smaller at the edges
+        dtype = np.uint8 if part.dtype.kind == "b" else part.dtype  # any byte but 0
         content = np.frombuffer(content, dtype).reshape(field.chunks)
-        window = tuple(
-            slice(start, start + length)
-            for start, length in zip(chunk.chunk_offset, field.chunks, strict=True)
-        )
-        part = values[window]  # smaller than the chunk at the edges
         part[...] = content[tuple(map(slice, part.shape))]
     return values
 
 
-def _decode_chunk(stored, filters, size, itemsize):
-    """Undo the filters of a chunk, which must then hold `size` bytes."""
+def _decode_chunk(stored, filters, nbytes, itemsize):
+    """Undo the filters of a chunk, which must then hold `nbytes` bytes."""
     if DEFLATE in filters:
         decompressor = zlib.decompressobj()
-        stored = decompressor.decompress(stored, size + 1)
+        stored = decompressor.decompress(stored, nbytes + 1)
         if not decompressor.eof:
-            raise ValueError(f"a compressed chunk is damaged, expected {size} bytes")
-    if len(stored) != size:
-        raise ValueError(f"got a chunk of {len(stored)} bytes, expected {size}")
+            raise ValueError(f"a compressed chunk is damaged, expected {nbytes} bytes")
+    if len(stored) != nbytes:
+        raise ValueError(f"got a chunk of {len(stored)} bytes, expected {nbytes}")
     if SHUFFLE in filters:
         return np.frombuffer(stored, np.uint8).reshape(itemsize, -1).T.tobytes()
     return bytes(stored)

@@ -5,8 +5,6 @@ PLANES = ("axial", "coronal", "sagittal", "unknown")
 DATA_KINDS = {
     "phantom": "synthetic phantom, no real images",
     "figshare": "figshare dataset 1512427 (Jun Cheng, CC BY 4.0), original int16 files",
-    "figshare-jpeg": (
-        "figshare dataset 1512427 (Jun Cheng, CC BY 4.0), from an 8-bit JPEG copy"
-    ),
+    "figshare-jpeg": "figshare dataset 1512427 (Jun Cheng, CC BY 4.0), 8-bit JPEG copy",
     "folder": "folder of slices provided by the user",
 }

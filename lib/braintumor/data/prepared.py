@@ -70,10 +70,8 @@ def prepare_data(
 
     Parameters
     ----------
-    directory : str or Path
-        Folder of slices, see ``find_slices``.
-    out : str or Path
-        Folder to write; an older prepared set is replaced.
+    directory, out : str or Path
+        Folder of slices, and folder to write; an older prepared set is replaced.
     image_size : int
         Side of the arrays in pixels, 16 to MAX_SIDE.
     percentiles : (float, float)
@@ -230,16 +228,7 @@ def open_prepared(folder):
 def open_data(data, image_size, percentiles=PERCENTILES):
     """Open the prepared set of `data`; prepare it first if it is new or has changed.
 
-    Parameters
-    ----------
-    data : str or Path
-        Folder of slices, or "phantom", which is generated on first use.
-    image_size : int
-    percentiles : (float, float)
-
-    Returns
-    -------
-    PreparedData
+    `data` is a folder of slices, or "phantom", which is generated on first use.
     """
     directory = _generate_phantom(resolve_data(data))
     folder = cache_dir(data, image_size, percentiles)

@@ -10,13 +10,13 @@ MIN_RANGE = 1e-15
 
 
 def preprocess_slice(image, image_size, percentiles=PERCENTILES):
-    """Scale a slice to 8 bits and resize it.
+    """Scale a slice to 8 bits and resize it by area averaging or linear interpolation.
 
     Parameters
     ----------
     image : ndarray of shape (side, side), numeric
     image_size : int
-        Side of the result in pixels. Area averaging down, linear interpolation up.
+        Side of the result in pixels.
     percentiles : (float, float)
         Intensities scaled to 0 and 255; (0, 100) is MATLAB's ``mat2gray``.
 
@@ -73,18 +73,9 @@ def find_intensity_problem(image):
 
 
 def to_network_input(images, channels=1):
-    """Convert uint8 images to the input of a network.
+    """Convert uint8 images (n, side, side) to (n, side, side, channels) float32 in 0-1.
 
-    Parameters
-    ----------
-    images : ndarray of shape (n, side, side), uint8
-    channels : int
-        Number of identical channels.
-
-    Returns
-    -------
-    ndarray of shape (n, side, side, channels), float32
-        Intensities from 0 to 1.
+    All channels are identical.
     """
     gray = np.asarray(images, np.float32)[..., None] / np.float32(255)
     return np.repeat(gray, channels, axis=-1)

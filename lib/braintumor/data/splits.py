@@ -53,19 +53,7 @@ def patient_family(pid):
 def make_grouped_folds(labels, groups, seed):
     """Assign folds 1 to 5, stratified by class, with whole groups in one fold.
 
-    Parameters
-    ----------
-    labels, groups : array_like of shape (n,)
-    seed : int
-
-    Returns
-    -------
-    ndarray of shape (n,), int
-
-    Raises
-    ------
-    DatasetError
-        If a class has fewer than five groups.
+    Returns an int array (n,). Raises DatasetError if a class has fewer than 5 groups.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -102,7 +90,7 @@ def assign_folds(index, protocol, seed=0):
 
 
 def make_split(index, protocol, fold, seed=0, validation=0.15):
-    """Split for testing on one fold.
+    """Split an index for testing on one fold.
 
     Parameters
     ----------
@@ -125,10 +113,6 @@ def make_split(index, protocol, fold, seed=0, validation=0.15):
     ------
     LeakageError
         If a patient or family is in two parts, against the protocol.
-    ParameterError
-        If the protocol or the fold does not exist.
-    DatasetError
-        If a class has too few patients.
     """
     from sklearn.model_selection import train_test_split
 
@@ -174,31 +158,19 @@ def _check_leakage(index, split, protocol):
     }
     for a, b in (("train", "test"), ("validation", "test"), ("train", "validation")):
         if shared := sorted(groups[a] & groups[b]):
+            names = ", ".join(shared[:5])
             raise LeakageError(
-                f"{protocol} folds: {column} {', '.join(shared[:5])} is in {a} and {b}, "
-                f"expected every {column} in one part. Correct the folds."
+                f"{protocol} folds: {column} {names} is in {a} and {b}, expected every "
+                f"{column} in one part. Correct the folds."
             )
 
 
 def make_original_split(index, name, seed, n_exported=N_EXPORTED):
     """Split slices at random in the proportions of the original study.
 
-    Its random numbers are not published. Both splits come from one permutation, so
-    the test slices of "ensemble" are among those of "single".
-
-    Parameters
-    ----------
-    index : DataFrame
-        Index of a prepared set; column file.
-    name : str
-        Key of ORIGINAL_SPLITS.
-    seed : int
-    n_exported : int or None
-        Files after this number are left out; None takes all.
-
-    Returns
-    -------
-    Split
+    Its random numbers are not published. Both splits (`name` is a key of
+    ORIGINAL_SPLITS) come from one permutation, so the test slices of "ensemble" are
+    among those of "single". Files after `n_exported` are left out; None takes all.
     """
     if name not in ORIGINAL_SPLITS:
         expected = ", ".join(ORIGINAL_SPLITS)
@@ -218,11 +190,8 @@ def make_original_split(index, name, seed, n_exported=N_EXPORTED):
 def audit_leakage(index, split):
     """Count patients and families of the test part that are in another part, too.
 
-    Returns
-    -------
-    DataFrame
-        Rows pid and family (index "group"); columns n_shared, n_test_slices (their
-        slices in the test part) and test_fraction (of all test slices).
+    Returns a DataFrame with the rows pid and family and the columns n_shared,
+    n_test_slices (their slices in the test part) and test_fraction (of all slices).
     """
     rows = []
     for column in ("pid", "family"):
