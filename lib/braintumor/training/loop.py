@@ -99,6 +99,7 @@ def fit(
             validation_data=validation_data,
             validation_batch_size=validation_batch_size,
             callbacks=[*callbacks, checkpoint],
+            shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
     model.load_weights(directory / "best.weights.h5")
