@@ -37,8 +37,8 @@ def test_confusion_matrix_without_errors_or_without_a_class():
 def test_roc_curves_leave_out_classes_without_slices():
     table = predictions([1, 1, 2, 2], [1, 2, 2, 2])
     figure = classification.plot_roc_curves(table)
-    assert "meningioma (0.750), glioma (0.750)" in figure.caption
-    assert "pituitary" not in figure.caption and len(figure.figure.axes[0].lines) == 3
+    assert "meningioma (0.750), glioma (0.750)" in figure.alt
+    assert "pituitary" not in figure.alt and len(figure.figure.axes[0].lines) == 3
 
 
 def test_reliability_shows_counts_and_intervals():

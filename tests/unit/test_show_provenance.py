@@ -37,14 +37,15 @@ def test_banner_names_data_and_folds(kind, folds):
 
 def test_provenance_is_folded_and_has_a_row_per_training():
     html = show_provenance([record(1), record(2), record(3)]).data
-    assert html.startswith("<details") and "3 trainings, protocol official" in html
-    assert html.count("<tr>") == 4 and "CPU &lt;1&gt;, 1 thread" in html
+    assert html.startswith("<details") and "3 trainings<" in html
+    assert html.count("<tr>") == 4
+    assert "protocol official" in html and "processor CPU &lt;1&gt;" in html
     assert '<th scope="col">protocol' not in html
 
 
 def test_both_tasks_of_a_joint_network_are_one_training():
     tasks = [record(1, parameters={"task": task}) for task in ("classify", "segment")]
-    assert "1 training," in show_provenance(tasks).data
+    assert "1 training<" in show_provenance(tasks).data
 
 
 def test_columns_show_what_differs():

@@ -48,7 +48,9 @@ def painted_pixels(ax):
 
 def test_differences_show_overlap_and_errors(masks):
     y_true, y_pred = masks
-    figure = slices.plot_mask_differences([y_true * 9], [y_true], [y_pred], ["a"])
+    figure = slices.plot_mask_differences(
+        [y_true * 9], [y_true.astype("uint8")], [y_pred], ["a"]
+    )
     assert painted_pixels(figure.figure.axes[0]) == [2, 1, 2]
     colors = [patch.get_facecolor() for patch in figure.figure.legends[0].get_patches()]
     expected = [TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE]
@@ -58,7 +60,7 @@ def test_differences_show_overlap_and_errors(masks):
 
 def test_mask_panels_count_pixels(masks):
     caption = slices.plot_mask_panels(*masks, "disc").caption
-    assert "Dice of the two masks is 0.571" in caption
+    assert "The Dice is 0.571" in caption
     assert "2 true positive, 1 false positive, 2 false negative" in caption
 
 

@@ -1,5 +1,6 @@
 """Data banner and provenance of a page, as HTML."""
 
+import pandas as pd
 from IPython.display import HTML
 
 from braintumor.core.templates import render
@@ -25,60 +26,44 @@ def show_data(info):
 def show_provenance(records):
     """Return a folded table of the trainings behind a page, a row per training.
 
-    Parameters
-    ----------
-    records : list of dict
-        Contents of run.json files; both tasks of a joint network are one training.
+    `records` are contents of run.json; both tasks of a joint network are one training.
     """
     runs = [group[0] for group in group_by_training(records)]
-    rows = [_describe_run(record) for record in runs]
-    shared = [f"{len(rows)} training{'' if len(rows) == 1 else 's'}"]
-    for name in ("protocol", "seed", "commit"):
-        values = _distinct(row[name] for row in rows)
-        shared += [f"{name} {values}"] if values else []
-    varying = [
-        name
-        for name in rows[0]
-        if len(rows) == 1 or name == "notebook" or len({row[name] for row in rows}) > 1
+    table = pd.DataFrame([_describe_run(record) for record in runs])
+    constant = [name for name in table if table[name].nunique() == 1]
+    columns = [name for name in table if name not in constant] or ["notebook"]
+    details = [
+        f"{name} {table[name].iloc[0]}" for name in constant if table[name].iloc[0]
     ]
-    columns = [name for name in varying if any(row[name] for row in rows)]
-    notes = dict.fromkeys(record["note"] for record in runs if "note" in record)
+    notes = [record["note"] for record in runs if "note" in record]
     html = render(
         "provenance.html.j2",
-        summary=", ".join(shared),
+        n_trainings=len(runs),
+        details=details,
         columns=columns,
-        rows=[[row[name] for name in columns] for row in rows],
-        lines=[_distinct(map(_describe_environment, runs)), *notes],
+        rows=table[columns].to_numpy().tolist(),
+        notes=list(dict.fromkeys(notes)),
     )
     return HTML(html)
 
 
 def _describe_run(record):
-    """What tells a training from others, by column, as text."""
-    parameters = record["parameters"]
-    part = parameters.get("part", parameters.get("fold", ""))
+    """Columns of the table, as text."""
+    parameters, digest = record["parameters"], record["data"]["digest"]
     return {
         "notebook": record["notebook"],
-        "fold": str(part),
+        "fold": parameters.get("part", parameters.get("fold", "")),
         "protocol": parameters.get("protocol", ""),
-        "seed": str(parameters.get("seed", "")),
+        "seed": parameters.get("seed", ""),
         "description": parameters.get("description", parameters.get("change", "")),
-        "epochs": str(record.get("epochs", "")),
+        "epochs": record.get("epochs", ""),
         "minutes": f"{record['seconds'] / 60:.1f}",
         "memory (MB)": f"{record['peak_memory_mb']:,}",
         "commit": short_commit(record),
         "finished": record["finished"],
+        "processor": record["processor"],
+        "threads": record["threads"],
+        "Python": record["python"],
+        "Keras": record["packages"]["keras"],
+        "pixel digest": digest[:12],
     }
-
-
-def _describe_environment(record):
-    threads = f"{record['threads']} thread{'' if record['threads'] == 1 else 's'}"
-    return (
-        f"{record['processor']}, {threads}, Python {record['python']}, "
-        f"Keras {record['packages']['keras']}; pixel digest "
-        f"{record['data']['digest'][:12]}"
-    )
-
-
-def _distinct(values):
-    return "; ".join(dict.fromkeys(value for value in values if value))

@@ -1,4 +1,4 @@
-"""Style of all figures: colors that color-blind readers can tell apart, captions.
+"""Style of all figures: captions, and colors that color-blind readers can tell apart.
 
 References
 ----------
@@ -8,7 +8,7 @@ Okabe, Ito (2008), Color universal design.
 import io
 from base64 import b64encode
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -25,7 +25,6 @@ CLASS_COLORS = {
 }
 PROTOCOL_COLORS = {"slice": "#D55E00", "official": "#0072B2", "family": "#009E73"}
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = "#56B4E9", "#F0E442", "#D55E00"
-TRAINING, VALIDATION, KEPT = "0.55", "#0072B2", "#D55E00"
 MAX_WIDTH = 9  # inches; a wider figure shrinks on the page until titles are unreadable
 
 
@@ -33,14 +32,9 @@ def set_style():
     """Set the style of plots (vector graphics) and tables (no cell is cut off)."""
     set_matplotlib_formats("svg")
     sns.set_theme(context="notebook", style="ticks", palette="colorblind")
-    plt.rcParams.update(
-        {
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": "medium",
-            "figure.constrained_layout.use": True,
-        }
-    )
+    spines = {"axes.spines.top": False, "axes.spines.right": False}
+    layout = {"axes.titlesize": "medium", "figure.constrained_layout.use": True}
+    plt.rcParams.update(spines | layout)
     pd.set_option("display.max_colwidth", None)
 
 
@@ -49,15 +43,7 @@ class CaptionedFigure:
     """A figure that displays itself with its caption as one self-contained HTML output.
 
     Plots become SVG, figures with images PNG. The same figure gives the same bytes.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        Is closed, so that pyplot does not display it a second time.
-    caption : str
-        The message of the figure in one sentence, then how to read it.
-    alt : str
-        What is shown, for readers who do not see the figure.
+    Pyplot's figure is closed, so that it is not displayed a second time.
 
     Raises
     ------
@@ -74,7 +60,7 @@ class CaptionedFigure:
         self.alt = " ".join(self.alt.split())  # titles in it may have several lines
         for name in ("caption", "alt"):
             if not getattr(self, name).strip():
-                raise ValueError(f"{name}: got empty text, expected a sentence.")
+                raise ValueError(f"{name}: got no text, expected a sentence.")
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"text/html": self.html, "text/plain": self.caption}
@@ -82,17 +68,13 @@ class CaptionedFigure:
     @cached_property
     def html(self):
         """HTML with the image embedded as base64."""
-        kind, buffer = "png", io.BytesIO()
+        buffer, kind = io.BytesIO(), "svg+xml"
+        settings = {"format": "svg", "dpi": 150, "metadata": {"Date": None}}
         if any(ax.images for ax in self.figure.axes):
-            self.figure.savefig(
-                buffer, format="png", dpi=120, metadata={"Software": None}
-            )
-        else:
-            kind = "svg+xml"
-            with plt.rc_context({"svg.hashsalt": "braintumor"}):  # same ids each time
-                self.figure.savefig(
-                    buffer, format="svg", dpi=150, metadata={"Date": None}
-                )
+            settings = {"format": "png", "dpi": 120, "metadata": {"Software": None}}
+            kind = "png"
+        with plt.rc_context({"svg.hashsalt": "braintumor"}):  # same ids each time
+            self.figure.savefig(buffer, **settings)
         return render(
             "figure.html.j2",
             caption=self.caption,
@@ -100,6 +82,20 @@ class CaptionedFigure:
             width=round(96 * self.figure.get_figwidth()),  # CSS pixels per inch
             source=f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}",
         )
+
+
+def captioned(plot):
+    """Turn the (figure, caption, alt) of a plot function into a CaptionedFigure.
+
+    The function takes two more keywords, `caption` and `alt`, that replace its texts.
+    """
+
+    @wraps(plot)
+    def wrapper(*args, caption=None, alt=None, **kwargs):
+        figure, default_caption, default_alt = plot(*args, **kwargs)
+        return CaptionedFigure(figure, caption or default_caption, alt or default_alt)
+
+    return wrapper
 
 
 def format_values(values, form="{:.2f}"):
