@@ -136,7 +136,7 @@ class Profile:
     def pages(self):
         """Map each page of the book to the executed notebook that it shows."""
         pages = [("labs/01_explore", f"{self.run}/pages/labs/01_explore")]
-        for section in SECTIONS:
+        for section in ("classify", "segment", "joint"):
             for _, folder, fold in self.trainings(section)[:1]:
                 notebook = SECTIONS[section][0]
                 pages += [(notebook, f"{folder}/pages/{notebook}-fold-{fold}")]

@@ -210,6 +210,14 @@ def _fingerprint(directory, sources):
     return hashlib.sha256(json.dumps([FORMAT_VERSION, stats]).encode()).hexdigest()
 
 
+def fingerprint_data(data):
+    """Return a hash that changes with the source files of `data`, see ``open_data``."""
+    directory = resolve_data(data)
+    if data == "phantom":  # generated, with a version of its own
+        return f"phantom {FORMAT_VERSION}"
+    return _fingerprint(directory, find_slices(directory))
+
+
 def open_prepared(folder):
     """Open a prepared set; DatasetError if it does not exist."""
     folder = Path(folder)

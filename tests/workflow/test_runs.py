@@ -1,0 +1,118 @@
+"""Runs of the workflow: interruption, two at once, failures, what is run again."""
+
+import json
+import os
+import signal
+import time
+
+import nbformat
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+TARGET = "results/{}/joint/classify/fold-1/predictions.csv"
+TABLES = [
+    f"{task}/fold-1/{name}.csv"
+    for task in ("classify", "segment")
+    for name in ("predictions", "validation")
+]
+
+
+def target(project):
+    return TARGET.format(project.results.name)
+
+
+def read_tables(project):
+    return {name: (project.results / "joint" / name).read_bytes() for name in TABLES}
+
+
+def wait_for_epoch(project, process, epoch):
+    """Wait until the training has kept an epoch."""
+    pattern = f"joint/**/epoch-{epoch}.weights.h5"
+    deadline = time.monotonic() + 120
+    while not list(project.results.glob(pattern)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no epoch was kept in time"
+        time.sleep(0.02)
+
+
+def find_kernels(process):
+    family = psutil.Process(process.pid).children(recursive=True)
+    return [p for p in family if "ipykernel_launcher" in " ".join(p.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def expected(make_project, tmp_path_factory):
+    """A project whose run was never stopped, and the tables of the run."""
+    project = make_project(tmp_path_factory.mktemp("whole"))
+    code, output = project.run(target(project))
+    assert code == 0, output
+    return project, read_tables(project)
+
+
+def test_killed_training_goes_on_and_ends_with_the_same_bytes(project, expected):
+    process = project.start(target(project))
+    wait_for_epoch(project, process, 1)
+    for kernel in find_kernels(process):
+        kernel.kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "04_joint" in output
+    code, output = project.run(target(project))
+    assert code == 0, output
+    assert read_tables(project) == expected[1]
+
+
+def test_interrupted_run_ends_cleanly_and_goes_on(project, expected):
+    process = project.start(target(project))
+    wait_for_epoch(project, process, 1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in output
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    code, output = project.run(target(project))
+    assert code == 0, output
+    assert read_tables(project) == expected[1]
+
+
+def test_second_run_at_the_same_time_is_refused(project):
+    process = project.start(target(project))
+    wait_for_epoch(project, process, 1)
+    code, output = project.run(target(project))
+    assert code != 0
+    assert "lock" in output.lower()
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+
+
+def test_failed_cell_is_named_and_its_page_is_kept(project):
+    path = project.folder / "notebooks" / "labs" / "04_joint.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells.insert(4, nbformat.v4.new_code_cell("raise OSError('no luck')"))
+    nbformat.write(notebook, path)
+    code, output = project.run(target(project))
+    assert code != 0
+    assert "04_joint.ipynb failed in cell 5" in output
+    assert "OSError: no luck" in output
+    page = project.results / "pages" / "partial" / "04_joint-fold-1.ipynb"
+    assert "OSError" in page.read_text()
+
+
+def test_only_what_changed_is_run_again(expected):
+    project, tables = expected
+    code, output = project.run(target(project))
+    assert code == 0
+    assert "Nothing to be done" in output
+    record = project.results / "joint" / "classify" / "fold-1" / "run.json"
+    profile = {"protocol": "official", "folds": [1], "seed": 2}
+    profile["joint"] = json.loads(record.read_text())["parameters"]
+    names = ("image_size", "head_size", "epochs", "filters")
+    profile["joint"] = {name: profile["joint"][name] for name in names}
+    project.write_profile(profile)
+    code, output = project.run(target(project), "--dry-run")
+    assert code == 0
+    assert "train_joint" in output
+    assert read_tables(project) == tables
