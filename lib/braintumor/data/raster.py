@@ -1,0 +1,139 @@
+"""PNG, JPEG and TIFF files as gray slices, with limits against hostile files."""
+
+import re
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from braintumor.core.errors import AmbiguousSliceError, DatasetError, shorten
+from braintumor.core.files import memory_map
+from braintumor.data.preprocessing import MAX_SIDE
+
+MAX_PAGES = 2000  # of a TIFF file; Pillow's time grows with their square
+MAX_SCANS = 100  # of a JPEG image, as in libtiff; each is decoded at full size
+COLOR_TOLERANCE = 8  # levels of 255; JPEG's rounding makes gray channels differ
+HIGH_BIT_MODES = ("I", "F", "I;16", "I;16L", "I;16B")  # Pillow's; all are gray
+PHOTOMETRIC, ORIENTATION = 262, 274  # TIFF tags
+PIL.Image.MAX_IMAGE_PIXELS = MAX_SIDE**2  # also for images inside DICOM files
+
+
+@contextmanager
+def file_errors(path, kind):
+    """Raise any exception of the block as a DatasetError that names `path`."""
+    try:
+        with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
+            warnings.filterwarnings("ignore", module=r"(PIL|nibabel|pydicom)\.")
+            yield
+    except AmbiguousSliceError as error:
+        raise AmbiguousSliceError(f"{path}: {error}", error.n_slices) from None
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
+    except Exception as error:  # libraries raise a dozen types on damaged files
+        raise DatasetError(
+            f"{path}: cannot be read as {kind} ({shorten(error)}), may be damaged or "
+            "incomplete. Export or download it again."
+        ) from None
+
+
+def require(condition, what, got, expected, remedy):
+    """Raise DatasetError in the usual form unless `condition` holds."""
+    if not condition:
+        raise DatasetError(f"{what}: got {got}, expected {expected}. {remedy}.")
+
+
+def check_size(rows, columns):
+    """Raise DatasetError unless both sides are from 16 to MAX_SIDE pixels."""
+    is_valid = min(rows, columns) >= 16 and max(rows, columns) <= MAX_SIDE
+    expected = f"16 to {MAX_SIDE} pixels per side"
+    require(is_valid, "size", f"{rows} x {columns}", expected, "Export one slice")
+
+
+def check_scans(jpeg):
+    """Raise DatasetError if a JPEG image is encoded in more than MAX_SCANS scans."""
+    n_scans = len(re.findall(rb"\xff\xda", jpeg))
+    require(n_scans <= MAX_SCANS, "JPEG scans", n_scans, "about ten", "Save it again")
+
+
+def select_slice(n_slices, kind, slice_number):
+    """Return the index from 0 of the chosen slice, page or frame."""
+    expected, what = f"1 to {n_slices}", f"slice_number of {n_slices} {kind}s"
+    if slice_number is None and n_slices > 1:
+        message = f"{what}: got none, expected {expected}. Choose a slice."
+        raise AmbiguousSliceError(message, n_slices)
+    number = 1 if slice_number is None else slice_number
+    require(1 <= number <= n_slices, what, number, expected, "Choose another")
+    return number - 1
+
+
+def invert(pixels):
+    """Exchange bright and dark; integers wrap around and back."""
+    return pixels.max() - pixels + pixels.min()
+
+
+def to_gray(image):
+    """Convert a Pillow image to (pixels, is_color); transparent pixels become black."""
+    if image.mode in HIGH_BIT_MODES:
+        return np.asarray(image), False
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L")), False
+    if image.has_transparency_data:
+        black = PIL.Image.new("RGBA", image.size, "black")
+        image = PIL.Image.alpha_composite(black, image.convert("RGBA"))
+    image = image.convert("RGB")
+    is_color = np.ptp(np.asarray(image), axis=2).max() > COLOR_TOLERANCE
+    return np.asarray(image.convert("L")), bool(is_color)
+
+
+def read_raster(path, page=None):
+    """Read a PNG, JPEG or TIFF file.
+
+    Parameters
+    ----------
+    path : str or Path
+    page : int, optional
+        Page of a TIFF file, from 1.
+
+    Returns
+    -------
+    pixels : ndarray of shape (rows, columns)
+        Gray levels as stored, turned as EXIF says.
+    is_color : bool
+        Whether the channels differ.
+
+    Raises
+    ------
+    DatasetError
+        The file is damaged, or is not one gray slice of 16 to MAX_SIDE pixels per side.
+    """
+    formats = ("PNG", "JPEG", "TIFF")
+    with file_errors(path, "an image"), memory_map(path) as content:
+        with PIL.Image.open(content, formats=formats) as image:
+            # a phone's JPEG may hold a preview as a second page
+            n_pages = _count_pages(image) if image.format == "TIFF" else 1
+            image.seek(select_slice(n_pages, "page", page))
+            check_size(image.height, image.width)
+            if image.format in ("JPEG", "MPO"):
+                check_scans(content)
+            is_high_bit = image.mode in HIGH_BIT_MODES
+            is_gray = is_high_bit or ";16" not in str(image.tile)  # else cut to 8 bits
+            require(is_gray, "colors", "16-bit channels", "8 bits", "Save it as gray")
+            tags = getattr(image, "tag_v2", {})
+            turn = tags.get(ORIENTATION, 1)  # Pillow turns some such files, not all
+            require(turn == 1, "TIFF orientation", turn, "1", "Save it upright")
+            white_is_zero = is_high_bit and tags.get(PHOTOMETRIC) == 0
+            pixels, is_color = to_gray(PIL.ImageOps.exif_transpose(image))
+            return invert(pixels) if white_is_zero else pixels, is_color
+
+
+def _count_pages(tiff):
+    """Count the pages of a TIFF file; n_frames would count any number of them."""
+    for page in range(1, MAX_PAGES + 1):
+        try:
+            tiff.seek(page)
+        except EOFError:
+            return page
+    got = f"over {MAX_PAGES}"
+    require(False, "pages", got, f"up to {MAX_PAGES}", "Save the slice alone")

@@ -1,0 +1,99 @@
+"""Slices of NIfTI volumes, and the radiological convention."""
+
+import gzip
+import math
+
+import nibabel
+import numpy as np
+from nibabel.affines import voxel_sizes
+
+from braintumor.data.preprocessing import MAX_SIDE
+from braintumor.data.raster import file_errors, require, select_slice
+
+MAX_VOXELS = 512**3  # a slice across the first axis may need all of them decompressed
+MAX_HEADER = 2**24  # bytes before the voxels; extensions may be of any length
+nibabel.imageglobals.logger.disabled = True  # notes on odd headers are not for users
+
+
+def open_gzip(path):
+    """Open a file for reading, decompressed if it is gzip."""
+    with open(path, "rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if is_gzip else open(path, "rb")
+
+
+def read_nifti(path, slice_number=None):
+    """Read one slice of a NIfTI-1 or NIfTI-2 volume, not the whole volume.
+
+    Returns
+    -------
+    pixels : ndarray of shape (rows, columns)
+    spacing_mm : (float, float)
+    is_color : bool
+        False.
+    """
+    with file_errors(path, "NIfTI"), open_gzip(path) as file:
+        is_nifti2 = file.read(8)[4:] == b"n+2\0"
+        image_class = nibabel.Nifti2Image if is_nifti2 else nibabel.Nifti1Image
+        file.seek(0)
+        shape = _check_header(image_class.header_class.from_fileobj(file))
+        file.seek(0)
+        image = image_class.from_stream(file)
+        affine = image.affine
+        is_valid = np.isfinite(affine).all()
+        is_valid = is_valid and abs(np.linalg.det(affine[:3, :3])) > 1e-9
+        require(is_valid, "affine", "no directions", "voxels in mm", "Export it again")
+        volume = (*shape[:3], 1)[:3]
+        axis = _slice_axis(volume, voxel_sizes(affine))
+        plane = int(nibabel.io_orientation(affine)[axis, 0])
+        kind = ("sagittal", "coronal", "axial")[plane] + " slice"
+        index = [slice(None)] * 3 + [0] * (len(shape) - 3)
+        index[axis] = select_slice(volume[axis], kind, slice_number)
+        pixels = np.asarray(image.dataobj[tuple(index[: len(shape)])])
+        return *to_radiological(pixels, axis, affine), False
+
+
+def _check_header(header):
+    """Return the shape of one volume within the limits."""
+    offset, shape = header["vox_offset"], header.get_data_shape()
+    require(offset <= MAX_HEADER, "vox_offset", offset, MAX_HEADER, "Export it again")
+    is_volume = len(shape) >= 2 and all(n == 1 for n in shape[3:])
+    remedy = "Export one volume of the series"
+    require(is_volume, "shape", shape, "one volume of three axes", remedy)
+    is_valid = min(shape) >= 1 and max(shape) <= MAX_SIDE
+    is_valid = is_valid and math.prod(shape) <= MAX_VOXELS
+    expected = f"1 to {MAX_SIDE} per axis and at most {MAX_VOXELS:,} voxels"
+    require(is_valid, "shape", shape, expected, "Crop the volume")
+    return shape
+
+
+def _slice_axis(shape, sizes):
+    """Axis across the slices: of length 1, or the coarsest, or the third."""
+    if shape.count(1) == 1:
+        return shape.index(1)
+    coarsest = np.flatnonzero(np.isclose(sizes, sizes.max(), rtol=1e-3))
+    return int(coarsest[0]) if len(coarsest) == 1 else 2
+
+
+def to_radiological(pixels, axis, affine):
+    """Flip and transpose a slice to the radiological convention.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (n, m)
+        The slice across `axis` of a volume. An oblique slice is not resampled.
+    axis : int
+    affine : ndarray of shape (4, 4)
+        From indices to mm in RAS+ (right, anterior, superior).
+
+    Returns
+    -------
+    pixels : ndarray of shape (rows, columns)
+    spacing_mm : (float, float)
+    """
+    orientation = nibabel.io_orientation(affine)
+    volume = nibabel.apply_orientation(np.expand_dims(pixels, axis), orientation)
+    sizes = voxel_sizes(affine)[np.argsort(orientation[:, 0])]
+    across = int(orientation[axis, 0])
+    columns, rows = np.delete(sizes, across)
+    return volume.squeeze(across)[::-1, ::-1].T, (float(rows), float(columns))
