@@ -14,19 +14,12 @@ def log_experiment(path, description, eval_split, tables, record):
     ----------
     path : str or Path
         CSV file below the project, or absolute path.
-    description : str
-        What differs from other experiments.
-    eval_split : str
-        "validation" or "test".
+    description, eval_split : str
+        What differs from other experiments; "validation" or "test".
     tables : dict
         {task: table of predictions} of that split.
     record : dict
         run.json of the training.
-
-    Raises
-    ------
-    DatasetError
-        If the file has other columns.
     """
     parameters, path = record["parameters"], ROOT / path
     scores = dict.fromkeys(SUMMARY_METRICS) | summary_metrics(tables)

@@ -30,8 +30,8 @@ def compute_hd95(y_true, y_pred, spacing_mm):
     """Compute the 95% Hausdorff distance of bool masks (Taha and Hanbury 2015).
 
     It is the 95th percentile of the distances, in mm, from each border pixel of either
-    mask to the nearest border pixel of the other mask, both directions pooled. If one
-    mask is empty it is the diagonal of the image, if both are 0.
+    mask to the nearest border pixel of the other mask, both directions pooled. It is
+    the diagonal of the image if one mask is empty, and 0 if both are.
     """
     if not (y_true.any() or y_pred.any()):
         return 0.0
