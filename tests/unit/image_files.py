@@ -1,0 +1,124 @@
+"""Writers of small image files for the tests of the readers."""
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, MRImageStorage
+
+from braintumor.core.errors import DatasetError
+from braintumor.data.figshare import write_mat
+from braintumor.inference.formats import read_image
+
+SIDE = 32
+PIXELS = np.random.default_rng(0).integers(0, 4000, (SIDE, SIDE)).astype(np.uint16)
+WIDE = PIXELS[:20]  # (20, 32)
+GRAY = (WIDE // 16).astype(np.uint8)
+MASK = np.zeros((SIDE, SIDE), bool)
+MASK[5:12, 18:22] = True
+RAS = np.diag([0.75, 0.5, 4, 1])  # affine of an axial slice
+
+
+def refuse(path, *words, slice_number=None):
+    """Check that reading raises a DatasetError that names the file once."""
+    with pytest.raises(DatasetError) as caught:
+        read_image(path, slice_number)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and message.count(str(path)) == 1
+    assert [word for word in words if word not in message] == [], message
+    assert message.isprintable()
+    return caught.value
+
+
+def save(path, array, **settings):
+    PIL.Image.fromarray(array).save(path, **settings)
+    return path
+
+
+def as_volume(pixels):
+    """An axial slice in RAS+ order: to the right, to the front, one slice."""
+    return pixels[::-1, ::-1].T[..., None]
+
+
+def write_nifti(path, volume, affine=RAS, image_class=nibabel.Nifti1Image):
+    nibabel.save(image_class(volume, affine), path)
+    return path
+
+
+def make_dicom(pixels, storage=MRImageStorage, **attributes):
+    """A dataset of (rows, columns), (frames, rows, columns) or (rows, columns, 3).
+
+    An attribute of None is removed.
+    """
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = storage
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4")
+    dataset.SOPInstanceUID = UID("1.2.3.4")
+    dataset.PatientID, dataset.PatientName = "SECRET-17", "Secret^Name"
+    dataset.Modality = "MR"
+    is_rgb = pixels.ndim == 3 and pixels.shape[2] == 3
+    if is_rgb:
+        dataset.PlanarConfiguration = 0
+    elif pixels.ndim == 3:
+        dataset.NumberOfFrames = len(pixels)
+    dataset.Rows, dataset.Columns = pixels.shape[:2] if is_rgb else pixels.shape[-2:]
+    dataset.SamplesPerPixel = 3 if is_rgb else 1
+    dataset.PhotometricInterpretation = "RGB" if is_rgb else "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = pixels.itemsize * 8
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    dataset.PixelSpacing = [0.5, 0.75]
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.PixelData = pixels.tobytes()
+    dataset["PixelData"].VR = "OW"
+    for name, value in attributes.items():
+        if value is None:
+            del dataset[name]
+        else:
+            setattr(dataset, name, value)
+    return dataset
+
+
+def make_jpeg_dicom(content, syntax=JPEGBaseline8Bit):
+    """A dataset with the bytes of a compressed image of the size of GRAY."""
+    dataset = make_dicom(GRAY, PixelData=encapsulate([content]))
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
+def save_dicom(path, dataset, **settings):
+    dataset.save_as(path, enforce_file_format=True, **settings)
+    return path
+
+
+def write_dicom(path, pixels, **attributes):
+    return save_dicom(path, make_dicom(pixels, **attributes))
+
+
+def write_jpeg_scans(path, n_more):
+    """A progressive JPEG whose last scan is repeated `n_more` times."""
+    save(path, GRAY, progressive=True)
+    content = path.read_bytes()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    path.write_bytes(content[:-2] + last * n_more + content[-2:])
+    return path
+
+
+BORDER = [19, 6, 22, 6, 22, 12]
+WRITERS = {  # every format with the same slice
+    "slice.mat": lambda path: write_mat(path, PIXELS, MASK, 2, "MR040240B", BORDER),
+    "slice.png": lambda path: save(path, PIXELS),
+    "slice.tif": lambda path: save(path, PIXELS),
+    "packed.tiff": lambda path: save(path, PIXELS, compression="tiff_lzw"),
+    "slice.npy": lambda path: np.save(path, PIXELS),
+    "slice.dcm": lambda path: write_dicom(path, PIXELS),
+    "slice.nii": lambda path: write_nifti(path, as_volume(PIXELS)),
+    "slice.nii.gz": lambda path: write_nifti(path, as_volume(PIXELS)),
+    "second.nii.gz": lambda path: write_nifti(
+        path, as_volume(PIXELS), image_class=nibabel.Nifti2Image
+    ),
+}

@@ -1,0 +1,262 @@
+"""DICOM: upright, rescaled, one frame, or refused by name."""
+
+from itertools import product
+
+import numpy as np
+import pydicom
+import pytest
+from image_files import (
+    GRAY,
+    WIDE,
+    make_dicom,
+    make_jpeg_dicom,
+    refuse,
+    save,
+    save_dicom,
+    write_dicom,
+    write_jpeg_scans,
+)
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    RTStructureSetStorage,
+)
+
+from braintumor.core.errors import AmbiguousSliceError
+from braintumor.inference.formats import read_image
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.dcm"
+
+
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
+)
+def test_uncompressed_syntaxes_are_read(path, syntax):
+    dataset = make_dicom(WIDE)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    order = ">u2" if syntax == ExplicitVRBigEndian else "<u2"
+    dataset.PixelData = WIDE.astype(order).tobytes()
+    image = read_image(save_dicom(path, dataset))
+    assert np.array_equal(image.pixels, WIDE) and image.pixels.dtype == np.uint16
+
+
+@pytest.mark.parametrize("is_implicit", [True, False])
+def test_dataset_without_preamble_is_read(path, is_implicit):
+    dataset = make_dicom(WIDE)
+    del dataset.file_meta
+    dataset.save_as(path, implicit_vr=is_implicit, little_endian=True)
+    assert path.read_bytes()[:2] == b"\x08\x00"
+    image = read_image(path)
+    assert np.array_equal(image.pixels, WIDE) and image.spacing_mm == (0.5, 0.75)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x08\x00" + bytes(2000), b"\x08\x00\x70\x00LO\x04\x00ACME"],
+)
+def test_file_that_only_starts_like_dicom_is_refused(path, content):
+    path.write_bytes(content)
+    refuse(path)
+
+
+def test_rescale_slope_gives_float32(path):
+    write_dicom(path, WIDE, RescaleSlope=2.5, RescaleIntercept=-10)
+    image = read_image(path)
+    assert image.pixels.dtype == np.float32
+    assert np.allclose(image.pixels, WIDE * 2.5 - 10)
+
+
+def test_overflow_of_the_rescale_slope_is_refused(path):
+    write_dicom(path, WIDE + 1, RescaleSlope="1e300", RescaleIntercept=0)
+    refuse(path, "pixels")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_monochrome1_is_inverted(path, dtype):
+    limits = np.iinfo(dtype)
+    pixels = np.where(WIDE > 2000, limits.max, limits.min).astype(dtype)
+    pixels[3, 4] = limits.max - 100
+    write_dicom(path, pixels, PhotometricInterpretation="MONOCHROME1")
+    image = read_image(path)
+    expected = int(limits.max) + int(limits.min) - pixels.astype(int)
+    assert np.array_equal(image.pixels, expected) and image.pixels.dtype == dtype
+
+
+@pytest.mark.parametrize("pixels", [GRAY, WIDE.astype(np.int16) - 1000])
+def test_8_bits_and_signed_pixels_are_read(path, pixels):
+    assert np.array_equal(read_image(write_dicom(path, pixels)).pixels, pixels)
+
+
+@pytest.mark.parametrize("right, down", [(0, 1), (0, 2), (1, 2)])
+def test_stored_orientation_is_undone(path, right, down):
+    """Axes are left, back and head; a scanner stores left or back at the right."""
+    for transpose, flip_rows, flip_columns in product((False, True), repeat=3):
+        axes = np.zeros((2, 3))
+        axes[0, right], axes[1, down] = 1, -1 if down == 2 else 1
+        pixels, spacing = WIDE, [0.5, 0.75]
+        if flip_rows:
+            pixels, axes[1] = pixels[::-1], -axes[1]
+        if flip_columns:
+            pixels, axes[0] = pixels[:, ::-1], -axes[0]
+        if transpose:
+            pixels, axes, spacing = pixels.T, axes[::-1], spacing[::-1]
+        write_dicom(
+            path,
+            np.ascontiguousarray(pixels),
+            ImageOrientationPatient=axes.ravel().tolist(),
+            PixelSpacing=spacing,
+        )
+        image = read_image(path)
+        case = (transpose, flip_rows, flip_columns)
+        assert np.array_equal(image.pixels, WIDE), case
+        assert image.spacing_mm == pytest.approx((0.5, 0.75))
+
+
+@pytest.mark.parametrize("orientation", [None, [0] * 6, [1, 0, 0, 1, 0, 0]])
+def test_unknown_orientation_stays_as_stored(path, orientation):
+    image = read_image(write_dicom(path, WIDE, ImageOrientationPatient=orientation))
+    assert np.array_equal(image.pixels, WIDE) and image.spacing_mm == (0.5, 0.75)
+
+
+@pytest.mark.parametrize("spacing", [None, [0, 0], [-1, 1], [0.5]])
+def test_invalid_spacing_is_ignored(path, spacing):
+    image = read_image(write_dicom(path, WIDE, PixelSpacing=spacing))
+    assert np.array_equal(image.pixels, WIDE) and image.spacing_mm is None
+
+
+def test_color_is_converted_and_reported(path):
+    rgb = np.dstack([GRAY] * 3)
+    image = read_image(write_dicom(path, rgb))
+    assert np.array_equal(image.pixels, GRAY) and not image.is_color
+    rgb[..., 0] = 255
+    assert read_image(write_dicom(path, rgb)).is_color
+
+
+def test_frame_is_chosen(path):
+    write_dicom(path, np.stack([WIDE, WIDE + 1, WIDE + 2]))
+    error = refuse(path, "slice_number")
+    assert isinstance(error, AmbiguousSliceError) and error.n_slices == 3
+    refuse(path, "slice_number", slice_number=4)
+    image = read_image(path, 2)
+    assert np.array_equal(image.pixels, WIDE + 1) and image.name == "a.dcm, slice 2"
+
+
+def make_group(keyword, **attributes):
+    item, groups = Dataset(), Dataset()
+    for name, value in attributes.items():
+        setattr(item, name, value)
+    setattr(groups, keyword, Sequence([item]))
+    return groups
+
+
+def test_functional_groups_of_enhanced_dicom_are_used(path):
+    shared = make_group("PixelMeasuresSequence", PixelSpacing=[0.5, 0.75])
+    frames = []
+    for slope, sign in ((1, 1), (3, -1)):
+        keyword = "PixelValueTransformationSequence"
+        group = make_group(keyword, RescaleSlope=slope, RescaleIntercept=1)
+        cosines = [sign, 0, 0, 0, 1, 0]
+        keyword = "PlaneOrientationSequence"
+        group.update(make_group(keyword, ImageOrientationPatient=cosines))
+        frames.append(group)
+    write_dicom(
+        path,
+        np.stack([WIDE, WIDE]),
+        storage=EnhancedMRImageStorage,
+        SharedFunctionalGroupsSequence=Sequence([shared]),
+        PerFrameFunctionalGroupsSequence=Sequence(frames),
+        PixelSpacing=None,
+        ImageOrientationPatient=None,
+    )
+    first, second = read_image(path, 1), read_image(path, 2)
+    assert np.array_equal(first.pixels, WIDE + 1.0)
+    assert np.array_equal(second.pixels, WIDE[:, ::-1] * 3.0 + 1)
+    assert first.spacing_mm == second.spacing_mm == (0.5, 0.75)
+
+
+def test_rle_and_jpeg_2000_are_read(path, tmp_path):
+    dataset = make_dicom(WIDE)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    assert np.array_equal(read_image(save_dicom(path, dataset)).pixels, WIDE)
+    content = save(tmp_path / "a.jp2", GRAY, no_jp2=True).read_bytes()
+    save_dicom(path, make_jpeg_dicom(content, JPEG2000Lossless))
+    assert np.array_equal(read_image(path).pixels, GRAY)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [JPEGLosslessSV1, JPEGLSLossless, DeflatedExplicitVRLittleEndian, UID("1.2.3")],
+)
+def test_syntax_without_decoder_is_named(path, syntax):
+    settings = {}
+    if syntax in (JPEGLosslessSV1, JPEGLSLossless):
+        dataset = make_jpeg_dicom(b"not decoded", syntax)
+    else:
+        dataset = make_dicom(WIDE)
+        dataset.file_meta.TransferSyntaxUID = syntax
+    if syntax == UID("1.2.3"):
+        settings = dict(implicit_vr=False, little_endian=True)
+    refuse(save_dicom(path, dataset, **settings), "transfer syntax", syntax.name)
+
+
+def test_size_of_a_compressed_image_is_checked(path, tmp_path):
+    image = save(tmp_path / "a.jp2", np.zeros((12_000, 12_000), np.uint8), no_jp2=True)
+    refuse(save_dicom(path, make_jpeg_dicom(image.read_bytes(), JPEG2000Lossless)))
+
+
+def test_jpeg_of_very_many_scans_is_refused(path, tmp_path):
+    content = write_jpeg_scans(tmp_path / "a.jpg", 100).read_bytes()
+    refuse(save_dicom(path, make_jpeg_dicom(content)), "scans")
+
+
+def test_dicom_without_pixels_is_refused(path):
+    dataset = make_dicom(WIDE, storage=RTStructureSetStorage)
+    for name in ("Rows", "Columns", "PixelData"):
+        del dataset[name]
+    refuse(save_dicom(path, dataset), "RT Structure Set Storage")
+    refuse(write_dicom(path, WIDE, PixelData=None))
+
+
+def test_palette_is_refused(path):
+    write_dicom(path, GRAY, PhotometricInterpretation="PALETTE COLOR")
+    refuse(path, "PhotometricInterpretation")
+
+
+def test_size_is_checked_before_decoding(path, monkeypatch):
+    monkeypatch.setattr(pydicom.pixels, "pixel_array", None)
+    refuse(write_dicom(path, WIDE, Rows=60_000, Columns=60_000), "60000 x 60000")
+
+
+def test_quoted_values_are_short_and_printable(path):
+    dataset, value = make_dicom(WIDE), b"\x1b[31m\n" + b"red " * 1000
+    tag = BaseTag(0x00280004)
+    element = RawDataElement(tag, "CS", len(value), value, 0, False, True)
+    dataset["PhotometricInterpretation"] = element
+    error = refuse(save_dicom(path, dataset), "PhotometricInterpretation")
+    assert len(str(error)) < len(str(path)) + 400
+
+
+def test_odd_values_are_read_silently(path, capfd, caplog):
+    content = write_dicom(path, WIDE).read_bytes()
+    path.write_bytes(
+        content.replace(b"CS\x02\x00MR", b"CS\x02\x00m!")
+    )  # no code string
+    read_image(path)
+    assert capfd.readouterr() == ("", "") and not caplog.records
