@@ -16,14 +16,14 @@ SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --snakefile workflow/Snakef
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.venv/done: requirements.lock pyproject.toml
+.venv/done: workflow/requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r workflow/requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
 book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2 CLUSTER=slurm)
-	$(SNAKEMAKE) $(if $(CLUSTER),--profile "profiles/$(CLUSTER)",--cores $(CORES)) --quiet rules
+	$(SNAKEMAKE) $(if $(CLUSTER),--profile "workflow/profiles/$(CLUSTER)",--cores $(CORES)) --quiet rules
 	@echo "The book is ready: open _build/html/index.html"
 
 dry-run: .venv/done  ## list the jobs that make book would run
@@ -72,10 +72,10 @@ threads: .venv/done  ## measure how far a training depends on the number of thre
 memory: .venv/done  ## measure the memory of preparing DATA, and gather that of training
 	$(BIN)/python tools/memory.py "$(DATA)"
 
-lock: .venv/done  ## resolve requirements.lock anew from pyproject.toml
+lock: .venv/done  ## resolve workflow/requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
   --extra app --extra cluster --extra test \
-	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o workflow/requirements.lock
 
 clean:  ## remove built pages, executed notebooks and prepared data; keep results and .venv
 	rm -rf _build data/prepared data/phantom .snakemake
