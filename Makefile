@@ -11,7 +11,7 @@ BIN := .venv/bin
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --snakefile workflow/Snakefile --rerun-incomplete \
   --configfile "config/$(PROFILE).yaml" --config profile="$(PROFILE)" data="$(DATA)"
 
-.PHONY: help book dry-run unlock app test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
+.PHONY: help book dry-run rulegraph unlock app test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=p
 
 dry-run: .venv/done  ## list the jobs that make book would run
 	$(SNAKEMAKE) --cores $(CORES) --dry-run --quiet rules
+
+rulegraph: .venv/done  ## draw the rules of a profile with Snakemake (needs Graphviz)
+	$(SNAKEMAKE) --cores 1 --rulegraph 2>/dev/null | dot -Tsvg > book/_static/rulegraph.svg
 
 unlock: .venv/done  ## remove Snakemake's lock after a power cut or kill -9
 	$(SNAKEMAKE) --cores 1 --unlock
