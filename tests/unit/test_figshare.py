@@ -1,0 +1,154 @@
+"""figshare's files are read upright and checked field by field."""
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from samples import BORDER, FIGSHARE, IMAGE, MASK, SIDE, write_sample
+
+from braintumor.core.errors import DatasetError
+from braintumor.data.figshare import (
+    load_figshare_index,
+    read_cvind,
+    read_mat,
+    write_cvind,
+)
+from braintumor.data.labels import LABELS, PLANES
+
+NAN, INFINITE = IMAGE.astype(float), IMAGE.astype(float)
+NAN[3, 4], INFINITE[3, 4] = np.nan, np.inf
+BROKEN = [
+    *[(name, None) for name in ("image", "tumorMask", "label", "PID", "tumorBorder")],
+    ("image", "text"),
+    ("image", np.ones((SIDE, SIDE, 3))),
+    ("image", IMAGE.ravel()),
+    ("image", IMAGE[:20]),
+    ("image", IMAGE[:8, :8]),
+    ("image", np.ones((0, 0))),
+    ("image", NAN),
+    ("image", INFINITE),
+    ("image", np.full((SIDE, SIDE), 7)),
+    ("tumorMask", MASK[:31, :31]),
+    ("tumorMask", MASK * 2),
+    ("tumorMask", MASK * 0.5),
+    ("tumorMask", MASK * 0),
+    *[("label", [[value]]) for value in (0.0, 4.0, 1.5, np.nan)],
+    ("label", [[1.0, 2.0]]),
+    ("PID", np.array([[49], [7]], np.uint16)),
+    ("PID", np.array([[49], [32]], np.uint16)),
+    ("PID", np.full((65, 1), 49, np.uint16)),
+    ("PID", [[49.5]]),
+    ("tumorBorder", [BORDER[:7]]),
+    ("tumorBorder", [BORDER[:4]]),
+    ("tumorBorder", [[np.nan] * 6]),
+]
+
+
+def test_slice_is_read_as_it_was_written(tmp_path):
+    item = read_mat(write_sample(tmp_path / "30.mat", label=2, pid="MR040240B"))
+    assert (item.file, item.pid, item.label) == (30, "MR040240B", 2)
+    assert np.array_equal(item.image, IMAGE) and item.image.dtype == np.int16
+    assert np.array_equal(item.mask, MASK) and item.mask.dtype == bool
+    assert item.border.tolist() == [[19, 6], [22, 6], [22, 12], [19, 12]]
+    assert (item.fold, item.plane, item.spacing_mm) == (None, None, None)
+    assert read_mat(write_sample(tmp_path / "slice.mat")).file == 0
+
+
+def test_slice_is_upright_though_hdf5_stores_it_transposed(tmp_path):
+    image = np.zeros((SIDE, SIDE), np.int16)
+    image[2, 20:30] = 100  # a line at the upper right
+    path = write_sample(tmp_path / "1.mat", image=image)
+    with h5py.File(path) as mat:
+        assert mat["cjdata/image"][20:30, 2].tolist() == [100] * 10
+    item = read_mat(path)
+    assert item.image[2, 20:30].tolist() == [100] * 10
+    rows, columns = np.nonzero(item.mask)
+    assert (item.border.min(0) - 1).tolist() == [columns.min(), rows.min()]
+    assert (item.border.max(0) - 1).tolist() == [columns.max(), rows.max()]
+
+
+@pytest.mark.parametrize("field, value", BROKEN)
+def test_broken_field_is_named(tmp_path, field, value):
+    path = write_sample(tmp_path / "7.mat", fields={field: value})
+    with pytest.raises(DatasetError) as caught:
+        read_mat(path)
+    ((source, problem),) = caught.value.problems
+    assert source == str(path) and problem.startswith(f"{field}: ")
+
+
+def test_all_broken_fields_are_named(tmp_path):
+    fields = {"tumorBorder": [BORDER[:7]], "tumorMask": MASK * 3, "PID": None}
+    path = write_sample(tmp_path / "7.mat", label=9, fields=fields)
+    with pytest.raises(DatasetError) as caught:
+        read_mat(path)
+    names = {problem.split(":")[0] for _, problem in caught.value.problems}
+    assert names == {*fields, "label"}
+
+
+@pytest.mark.parametrize("name", ["image", "cjdata"])
+def test_file_without_the_struct_is_refused(tmp_path, name):
+    with h5py.File(tmp_path / "1.mat", "w") as mat:
+        mat[name] = IMAGE
+    with pytest.raises(DatasetError, match="1.mat: cjdata"):
+        read_mat(tmp_path / "1.mat")
+
+
+@pytest.mark.parametrize("fraction", [0, 0.3, 0.7, 0.99])
+def test_incomplete_file_is_refused(tmp_path, fraction):
+    path = write_sample(tmp_path / "1.mat")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * fraction)])
+    with pytest.raises(DatasetError, match="1.mat: "):
+        read_mat(path)
+
+
+@pytest.mark.parametrize("content", [b"MATLAB 5.0 MAT-file" + bytes(500), b"<html>"])
+def test_file_that_is_not_hdf5_is_refused(tmp_path, content):
+    (tmp_path / "cvind.mat").write_bytes(content)
+    for read, path in ((read_mat, tmp_path / "cvind.mat"), (read_cvind, tmp_path)):
+        with pytest.raises(DatasetError, match="cvind.mat: "):
+            read(path)
+
+
+def test_damaged_chunk_is_refused(tmp_path):
+    image = np.random.default_rng(1).integers(0, 2000, (128, 128))
+    mask = np.ones((128, 128))
+    path = write_sample(tmp_path / "1.mat", image=image, mask=mask)
+    with h5py.File(path) as mat:
+        start = mat["cjdata/image"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 200] = bytes(200)
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="1.mat: "):
+        read_mat(path)
+
+
+def test_cvind_is_in_the_order_of_the_file_numbers(tmp_path):
+    assert read_cvind(tmp_path) is None
+    write_cvind(tmp_path / "cvind.mat", [5, 1, 3, 3])
+    assert read_cvind(tmp_path).tolist() == [5, 1, 3, 3]
+
+
+@pytest.mark.parametrize("values", [[1, 2, 0], [1, 6, 2], [1.5, 2], [np.nan, 1]])
+def test_cvind_with_other_values_is_refused(tmp_path, values):
+    write_cvind(tmp_path / "cvind.mat", values)
+    with pytest.raises(DatasetError, match="cvind.mat: cvind"):
+        read_cvind(tmp_path)
+
+
+def test_figshare_index_is_complete():
+    index = load_figshare_index()
+    assert (
+        index.index.tolist() == list(range(1, 3065)) and index["pid"].nunique() == 233
+    )
+    assert index["label"].value_counts().to_dict() == {1: 708, 2: 1426, 3: 930}
+    assert index.groupby("pid")["label"].nunique().eq(1).all()
+    assert set(index["plane"]) <= set(PLANES) and set(index["label"]) == set(LABELS)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not FIGSHARE.exists(), reason=f"needs {FIGSHARE}")
+def test_figshare_index_agrees_with_the_dataset():
+    index = load_figshare_index().reset_index()[["file", "pid", "label"]]
+    published = pd.read_csv(FIGSHARE / "index.csv", dtype={"pid": str})
+    assert index.equals(published[["file", "pid", "label"]])

@@ -1,0 +1,282 @@
+"""Folders of .mat files and of PNG pairs: found, read, checked, exported."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from samples import IMAGE, MASK, SIDE, change_row, write_pairs, write_sample
+
+from braintumor.core.errors import DatasetError
+from braintumor.data.figshare import write_cvind
+from braintumor.data.folder import (
+    check_folder,
+    export_png,
+    find_slices,
+    map_slices,
+    read_slice,
+)
+from braintumor.data.labels import LABELS
+from braintumor.data.preprocessing import preprocess_slice
+
+
+def check(folder):
+    return check_folder(folder, n_jobs=1, progress=False)
+
+
+def first_slice(folder):
+    return read_slice(find_slices(folder)[0])
+
+
+def test_files_are_found_by_number_in_subfolders_too(tmp_path):
+    names = ("b/c/2.mat", "a/9.mat", "10.mat")
+    for name in (*names, "a/notes.mat", "a/README.txt", ".download/3.mat", "cvind.mat"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    sources = find_slices(tmp_path)
+    assert [source.file for source in sources] == [2, 9, 10]
+    assert [source.path for source in sources] == [tmp_path / name for name in names]
+
+
+@pytest.mark.parametrize("name", ["sub/1.mat", "01.mat"])
+def test_file_number_must_be_unique(tmp_path, name):
+    (tmp_path / "sub").mkdir()
+    for path in (tmp_path / "1.mat", tmp_path / name):
+        path.touch()
+    with pytest.raises(DatasetError, match="file number 1 "):
+        find_slices(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["none", "file", "empty"])
+def test_folder_must_exist_and_hold_slices(tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    write_cvind(tmp_path / "empty/cvind.mat", [1])
+    with pytest.raises(DatasetError, match=f"{name}: .*slices.csv"):
+        find_slices(tmp_path / name)
+    assert len(check(tmp_path / name)["problems"]) == 1
+
+
+def test_links_are_followed_and_broken_links_reported(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_sample(tmp_path / "1.mat")
+    targets = {"1.mat": "1.mat", "2.mat": "none", "3.mat": "set/3.mat", "loop": "set"}
+    for name, target in (targets | {"cvind.mat": "none"}).items():
+        (folder / name).symlink_to(tmp_path / target)
+    assert first_slice(folder).label == 1
+    problems = check(folder)["problems"]
+    assert [path.split("/")[-1] for path, _ in problems] == [
+        "2.mat",
+        "3.mat",
+        "cvind.mat",
+    ]
+
+
+def test_complete_folder_has_no_problems_and_stays_as_it_is(phantom_folder):
+    before = {path: path.stat().st_mtime_ns for path in phantom_folder.rglob("*")}
+    report = check(phantom_folder)
+    assert sum(report["found"].values()) == len(find_slices(phantom_folder))
+    assert min(report["found"].values()) > 20 and [*report["found"]] == [
+        *LABELS.values()
+    ]
+    assert report["missing"] == report["notes"] == report["problems"] == []
+    after = {path: path.stat().st_mtime_ns for path in phantom_folder.rglob("*")}
+    assert after == before
+
+
+def test_check_lists_all_problems_and_missing_numbers(tmp_path):
+    write_sample(tmp_path / "1.mat")
+    write_sample(tmp_path / "3.mat", label=9, mask=MASK * 0)
+    (tmp_path / "4.mat").write_bytes(b"half")
+    write_sample(tmp_path / "7.mat", label=3, pid="P2")
+    write_cvind(tmp_path / "cvind.mat", [1] * 8)
+    report = check(tmp_path)
+    assert report["found"] == {"meningioma": 1, "glioma": 0, "pituitary tumor": 1}
+    assert report["missing"] == [2, 5, 6, 8] and report["notes"] == []
+    files = [path.split("/")[-1] for path, _ in report["problems"]]
+    assert files == ["3.mat", "3.mat", "4.mat"]
+
+
+def test_check_notes_that_cvind_is_missing_or_too_short(tmp_path):
+    write_sample(tmp_path / "3.mat")
+    report = check(tmp_path)
+    assert report["problems"] == [] and "cvind.mat" in report["notes"][0]
+    write_cvind(tmp_path / "cvind.mat", [1, 2])
+    assert [path[-9:] for path, _ in check(tmp_path)["problems"]] == ["cvind.mat"]
+
+
+def test_check_reports_a_patient_with_two_labels(tmp_path):
+    write_sample(tmp_path / "1.mat", label=1)
+    write_sample(tmp_path / "2.mat", label=2)
+    ((_, problem),) = check(tmp_path)["problems"]
+    assert "P1" in problem
+
+
+def test_processes_return_results_in_order():
+    results = map_slices(float, list(range(70)), n_jobs=2, progress=False)
+    assert list(results) == list(range(70))
+
+
+# PNG pairs
+
+
+def test_pair_is_upright_with_the_box_of_its_mask(tmp_path):
+    item = first_slice(write_pairs(tmp_path))
+    assert np.array_equal(item.image, IMAGE // 8) and np.array_equal(item.mask, MASK)
+    assert item.border.tolist() == [[19, 6], [22, 6], [22, 12], [19, 12]]
+    assert (item.file, item.pid, item.label) == (1, "Q0", 1)
+    assert (item.fold, item.plane, item.spacing_mm) == (None, "unknown", None)
+
+
+def test_optional_columns_are_read(tmp_path):
+    write_pairs(tmp_path, fold=[2, *[1] * 29], plane="Coronal", spacing_mm=0.5)
+    item = first_slice(tmp_path)
+    assert (item.fold, item.plane, item.spacing_mm) == (2, "coronal", 0.5)
+
+
+def test_16_bit_image_keeps_its_depth(tmp_path):
+    write_pairs(tmp_path)
+    Image.fromarray(IMAGE.astype(np.uint16) * 20).save(tmp_path / "png/0.png")
+    assert np.array_equal(first_slice(tmp_path).image, IMAGE.astype(int) * 20)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "0 and 1"])
+def test_mask_of_any_paint_program_is_read(tmp_path, mode):
+    write_pairs(tmp_path)
+    mask = Image.fromarray(MASK)
+    if mode != "0 and 1":
+        mask = Image.fromarray(MASK * 255).convert(mode)
+    mask.save(tmp_path / "png/0-mask.png")
+    assert np.array_equal(first_slice(tmp_path).mask, MASK)
+
+
+def test_image_that_is_not_square_is_padded(tmp_path):
+    write_pairs(tmp_path)
+    image = (IMAGE // 8 + 3).astype(np.uint8)[:20]
+    Image.fromarray(image).save(tmp_path / "png/0.png")
+    Image.fromarray(MASK[:20] * 255).save(tmp_path / "png/0-mask.png")
+    item = first_slice(tmp_path)
+    assert item.image.shape == item.mask.shape == (SIDE, SIDE)
+    assert np.array_equal(item.image[:20], image) and not item.mask[20:].any()
+    assert np.all(item.image[20:] == image.min())
+
+
+@pytest.mark.parametrize(
+    "name", ["two words", "it's", 'a"b\n', "größe-脳", "$(touch x)"]
+)
+def test_names_are_only_names(tmp_path, name):
+    write_pairs(tmp_path / name)
+    (tmp_path / name / "png/0.png").rename(tmp_path / name / f"{name}.png")
+    change_row(tmp_path / name, 1, image=f"{name}.png")
+    assert np.array_equal(first_slice(tmp_path / name).image, IMAGE // 8)
+    (tmp_path / name / f"{name}.png").write_bytes(b"")
+    with pytest.raises(DatasetError) as caught:
+        first_slice(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
+@pytest.fixture
+def broken_pairs(tmp_path):
+    """Pairs beside files that no row should name."""
+    folder = write_pairs(tmp_path / "set", fold=1, plane="axial", spacing_mm=1)
+    png = folder / "png"
+    Image.fromarray(MASK * 255).save(tmp_path / "outside.png")
+    (png / "link.png").symlink_to(tmp_path / "outside.png")
+    os.mkfifo(png / "pipe.png")
+    (png / "loop.png").symlink_to(png / "loop.png")
+    (png / "text.png").write_text("no image")
+    (png / "half.png").write_bytes((png / "0.png").read_bytes()[:300])
+    Image.fromarray(MASK[:20, :20] * 255).save(png / "small.png")
+    Image.fromarray(MASK * 0).save(png / "empty.png")
+    Image.fromarray((IMAGE // 8).astype(np.uint8)).save(png / "gray.png")
+    return folder
+
+
+IMAGES = ["none", "pipe", "loop", "link", "text", "half", "empty", "a\0b"]
+OUTSIDE = ["../outside.png", "/etc/hostname", "", "x" * 300]
+BROKEN = [
+    *[("image", f"png/{name}.png") for name in IMAGES],
+    *[("mask", f"png/{name}.png") for name in (*IMAGES, "small", "gray")],
+    *[("image", name) for name in OUTSIDE],
+    *[("patient", value) for value in (" ", "P" * 65, "a\x1bb")],
+    *[("label", value) for value in ("tumor", "4", "")],
+    *[("fold", value) for value in ("0", "6", "two", "1.0")],
+    ("plane", "oblique"),
+    *[("spacing_mm", value) for value in ("0", "half", "nan", "10")],
+]
+
+
+@pytest.mark.parametrize("field, value", BROKEN)
+def test_broken_row_is_named_with_its_field(broken_pairs, field, value):
+    change_row(broken_pairs, 3, **{field: value})
+    ((source, problem),) = check(broken_pairs)["problems"]
+    assert source.endswith("slices.csv, row 3") and problem.startswith(f"{field}: ")
+    with pytest.raises(DatasetError):
+        read_slice(find_slices(broken_pairs)[2])
+
+
+def test_all_problems_of_a_row_are_listed(tmp_path):
+    write_pairs(tmp_path, fold=1)
+    change_row(tmp_path, 2, label="x", patient="", fold="9", image="none.png")
+    change_row(tmp_path, 5, label="y")
+    problems = check(tmp_path)["problems"]
+    rows = [(source[-5:], problem.split(":")[0]) for source, problem in problems]
+    fields = ("image", "label", "patient", "fold")
+    assert rows == [*[("row 2", field) for field in fields], ("row 5", "label")]
+
+
+@pytest.mark.parametrize("column", ["image", "mask", "label", "patient"])
+def test_missing_column_is_named(tmp_path, column):
+    table = pd.read_csv(write_pairs(tmp_path) / "slices.csv").drop(columns=column)
+    table.to_csv(tmp_path / "slices.csv", index=False)
+    with pytest.raises(DatasetError, match=f"slices.csv: .*{column}"):
+        find_slices(tmp_path)
+
+
+HEADER = b"image,mask,label,patient\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        HEADER,
+        b'image,mask\n"a',
+        b"\xff\xfe\x00image",
+        HEADER + b"1.png,m.png,2,Doe, J\n",
+        HEADER + b"1.png,m.png,1,P\n1.png,n.png,1,P\n",
+    ],
+)
+def test_bad_table_is_refused(tmp_path, content):
+    (tmp_path / "slices.csv").write_bytes(content)
+    with pytest.raises(DatasetError, match="slices.csv"):
+        find_slices(tmp_path)
+    assert len(check(tmp_path)["problems"]) == 1
+
+
+def test_fold_must_be_given_for_all_rows_or_none(tmp_path):
+    write_pairs(tmp_path, fold=[1] * 29 + [""])
+    ((_, problem),) = check(tmp_path)["problems"]
+    assert problem.startswith("slices.csv: fold")
+
+
+# The export of the original study
+
+
+def test_export_has_the_names_and_intensities_of_the_original_study(tmp_path):
+    (tmp_path / "set").mkdir()
+    ramp = np.arange(SIDE * SIDE).reshape(SIDE, SIDE) * 3 - 700
+    write_sample(tmp_path / "set/30.mat", label=1, image=ramp)
+    write_sample(tmp_path / "set/7.mat", label=3)
+    out = tmp_path / "out"
+    assert export_png(tmp_path / "set", out, progress=False) == 2
+    names = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
+    assert names == ["1/30.matlabel=1.png", "3/7.matlabel=3.png"]
+    with Image.open(out / names[0]) as png:
+        assert png.mode == "L"
+        gray = np.asarray(png)
+    exact = (ramp - ramp.min()) / (ramp.max() - ramp.min()) * 255
+    assert np.abs(gray - exact).max() <= 0.5 + 1e-9
+    assert np.array_equal(gray, preprocess_slice(ramp, SIDE, (0, 100)))

@@ -1,0 +1,153 @@
+"""HDF5 cannot lead to other files, take any memory, or read beyond its own."""
+
+import os
+import subprocess
+import sys
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+from samples import IMAGE, MASK, SIDE, write_sample
+
+from braintumor.core.errors import DatasetError
+from braintumor.data.figshare import read_cvind, read_mat
+
+GZIP = {"compression": "gzip"}
+
+
+def write_field(path, make, name="image"):
+    """Write a sample whose field `name` is made by make(group, name)."""
+    write_sample(path, fields={name: None})
+    with h5py.File(path, "r+") as mat:
+        make(mat["cjdata"], name)
+    return path
+
+
+def chunk(content, chunks=(SIDE, SIDE), **settings):
+    """Make a field whose first chunk has these bytes, whatever is declared."""
+
+    def make(group, name):
+        shape = (SIDE, SIDE)
+        settings.setdefault("maxshape", (None, None))
+        group.create_dataset(name, shape, np.int16, chunks=chunks, **settings)
+        group[name].id.write_direct_chunk((0, 0), content)
+
+    return make
+
+
+def data(dtype="i2", shape=(SIDE, SIDE), **settings):
+    return lambda group, name: group.create_dataset(name, shape, dtype, **settings)
+
+
+def link(target):
+    return lambda group, name: group.update({name: target})
+
+
+def virtual(group, name):
+    layout = h5py.VirtualLayout((SIDE, SIDE), np.int16)
+    layout[...] = h5py.VirtualSource(".", f"/cjdata/{name}", (SIDE, SIDE))  # itself
+    group.create_virtual_dataset(name, layout)
+
+
+def twelve_bits(group, name):
+    kind = h5py.h5t.STD_I16LE.copy()
+    kind.set_precision(12)
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((SIDE, SIDE))
+    space = h5py.h5s.create_simple((SIDE, SIDE))
+    h5py.h5d.create(group.id, name.encode(), kind, space, settings)
+
+
+HOSTILE = {
+    "link to another file": link(h5py.ExternalLink("2.mat", "/cjdata/image")),
+    "link inside the file": link(h5py.SoftLink("/cjdata/tumorMask")),
+    "values in another file": data(external=[("/etc/hostname", 0, 2048)]),
+    "virtual": virtual,
+    "never stored": data("f8", (4096, 4096)),
+    "too large": data("u1", (4097, 4096)),
+    "text": data("S9"),
+    "some chunks": chunk(bytes(512), (16, 16)),
+    "short chunk": chunk(zlib.compress(b"short"), **GZIP),
+    "bomb": chunk(zlib.compress(bytes(10**6)), **GZIP),
+    "damaged chunk": chunk(zlib.compress(bytes(2048))[:-3], **GZIP),
+    "long plain chunk": chunk(bytes(3000)),
+    "short plain chunk": chunk(bytes(40)),
+    "huge chunk": chunk(bytes(9), (30_000, 30_000), **GZIP),
+    "tiny chunks": data("u1", (4096, 4096), chunks=(1, 1)),
+    "other compression": chunk(bytes(9), compression="lzf"),
+    "checksum": chunk(bytes(9), fletcher32=True),
+    "numbers of 12 bits": twelve_bits,
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_field_is_refused(tmp_path, case):
+    write_sample(tmp_path / "2.mat")
+    path = write_field(tmp_path / "1.mat", HOSTILE[case])
+    with pytest.raises(DatasetError, match=f"{path}: image: "):
+        read_mat(path)
+
+
+@pytest.mark.parametrize("case", ["link to another file", "virtual", "short chunk"])
+def test_hostile_cvind_is_refused(tmp_path, case):
+    with h5py.File(tmp_path / "cvind.mat", "w") as mat:
+        HOSTILE[case](mat, "cvind")
+    with pytest.raises(DatasetError, match="cvind.mat: cvind: "):
+        read_cvind(tmp_path)
+
+
+def test_struct_behind_a_link_is_refused(tmp_path):
+    write_sample(tmp_path / "2.mat")
+    with h5py.File(tmp_path / "1.mat", "w") as mat:
+        mat["cjdata"] = h5py.ExternalLink("2.mat", "/cjdata")
+    with pytest.raises(DatasetError, match="1.mat: cjdata"):
+        read_mat(tmp_path / "1.mat")
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 16])
+def test_heap_that_hdf5_would_read_forever_is_refused(tmp_path, size):
+    path = write_field(tmp_path / "1.mat", virtual)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"GCOL") + 16
+    heap_object = (1 if size else 0).to_bytes(8, "little") + size.to_bytes(8, "little")
+    content[start : start + 16] = heap_object
+    path.write_bytes(content)
+    code = (
+        "import sys; from braintumor.data.figshare import read_mat as r; r(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", code, path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert f"DatasetError: {path}: " in done.stderr and "heap" in done.stderr
+
+
+@pytest.mark.parametrize("settings", [{}, GZIP, GZIP | {"shuffle": True}])
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", "<f8", ">f4"])
+def test_chunks_are_read_as_hdf5_does(tmp_path, settings, dtype):
+    image = (IMAGE // 8).astype(dtype)
+    make = data(dtype, data=image, chunks=(7, 20), **settings)
+    item = read_mat(write_field(tmp_path / "1.mat", make))
+    assert np.array_equal(item.image, image.T)
+    assert item.image.dtype == np.dtype(dtype).newbyteorder("=")
+
+
+def test_chunk_that_hdf5_did_not_compress_is_read(tmp_path):
+    def make(group, name):
+        group.create_dataset(name, data=IMAGE, chunks=(16, SIDE), **GZIP)
+        group[name].id.write_direct_chunk((0, 0), IMAGE[:16].tobytes(), filter_mask=1)
+
+    item = read_mat(write_field(tmp_path / "1.mat", make))
+    assert np.array_equal(item.image, IMAGE.T)
+
+
+def test_logical_mask_in_chunks_is_read(tmp_path):
+    make = data(bool, data=MASK.T.astype(bool), chunks=(7, 20), **GZIP)
+    item = read_mat(write_field(tmp_path / "1.mat", make, "tumorMask"))
+    assert np.array_equal(item.mask, MASK)
+
+
+@pytest.mark.parametrize("name, read", [("1.mat", read_mat), ("cvind.mat", read_cvind)])
+def test_pipe_is_not_waited_for(tmp_path, name, read):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DatasetError, match=name):
+        read(tmp_path / name if read is read_mat else tmp_path)

@@ -1,0 +1,113 @@
+"""Notebook parameters are checked against the notebook's own declaration."""
+
+from typing import Literal
+
+import nbformat
+import pytest
+
+from braintumor.core import parameters
+from braintumor.core.errors import ParameterError
+from braintumor.core.parameters import check_parameters, notebook_parameters
+
+DECLARED = {
+    "fold": int,
+    "rate": float,
+    "augment": bool,
+    "data": str,
+    "protocol": Literal["official", "family", "slice"],
+    "filters": Literal[1, 64],
+    "folds": list[Literal[1, 2, 3]],
+    "names": list[str],
+}
+DEFAULTS = {
+    "fold": 1,
+    "rate": 0.5,
+    "augment": True,
+    "data": "phantom",
+    "protocol": "official",
+    "filters": 64,
+    "folds": [1, 3],
+    "names": [],
+}
+
+
+def namespace(injected="", **values):
+    """A notebook's globals() after its parameters cell and papermill's."""
+    cells = ["", "fold: int = 1", f"# Parameters\n{injected}", "check()"]
+    return {"__annotations__": DECLARED, "In": cells, "pd": 1, **DEFAULTS, **values}
+
+
+def test_declared_values_are_returned_and_nothing_else():
+    assert check_parameters(namespace()) == DEFAULTS
+    assert check_parameters({"In": ["import numpy"]}) == {}
+
+
+def test_injected_values_are_returned():
+    values = {"fold": 3, "protocol": "slice", "rate": 1, "folds": [2], "names": ["a"]}
+    checked = check_parameters(namespace("fold = 3\nrate = 1", **values))
+    assert checked == DEFAULTS | values
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("fold", "3"),
+        ("fold", 3.0),
+        ("fold", True),
+        ("rate", "0.5"),
+        ("rate", False),
+        ("augment", 1),
+        ("data", None),
+        ("protocol", "random"),
+        ("protocol", ["official"]),
+        ("filters", 32),
+        ("filters", 1.0),
+        ("filters", True),
+        ("folds", []),
+        ("folds", [1, 1]),
+        ("folds", [7]),
+        ("folds", [True]),
+        ("folds", 3),
+        ("names", ["a", "a"]),
+        ("names", [1]),
+    ],
+)
+def test_invalid_value_is_named(name, value):
+    with pytest.raises(ParameterError, match=f"^{name}: ") as caught:
+        check_parameters(namespace(**{name: value}))
+    assert [n for n in DECLARED if f"{n}: " in str(caught.value)] == [name]
+
+
+def test_all_problems_come_in_one_message():
+    values = {"epocs": 3, "fold": "1", "rate": "x", "protocol": "all"}
+    injected = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    with pytest.raises(ParameterError) as caught:
+        check_parameters(namespace(injected, **values))
+    assert all(f"{name}: " in str(caught.value) for name in values)
+
+
+def test_names_of_other_cells_are_no_parameters():
+    values = namespace("fold = 2\n", fold=2, figure=1)
+    values["In"].append("figure = 1")
+    assert check_parameters(values)["fold"] == 2
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    source = 'from typing import Literal\nfold: int = 1\ntask: Literal["a", "b"] = "a"'
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    (tmp_path / "notebooks/labs").mkdir(parents=True)
+    path = tmp_path / "notebooks/labs/01_lab.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    monkeypatch.setattr(parameters, "ROOT", tmp_path)
+    return "labs/01_lab"
+
+
+def test_notebook_parameters_are_its_defaults_and_the_overrides(notebook):
+    assert notebook_parameters(notebook, {"fold": 4}) == {"fold": 4, "task": "a"}
+
+
+@pytest.mark.parametrize("overrides", [{"epocs": 3}, {"fold": "1"}, {"task": "c"}])
+def test_invalid_override_is_named(notebook, overrides):
+    with pytest.raises(ParameterError, match=f"^{list(overrides)[0]}: "):
+        notebook_parameters(notebook, overrides)

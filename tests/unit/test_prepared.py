@@ -1,0 +1,403 @@
+"""Prepared sets: complete, with a digest of their data, and never out of date."""
+
+import multiprocessing
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from samples import (
+    FIGSHARE,
+    IMAGE,
+    MASK,
+    SIDE,
+    change_row,
+    write_pairs,
+    write_patients,
+    write_sample,
+)
+
+from braintumor.core.errors import DatasetError
+from braintumor.data import prepared as module
+from braintumor.data.figshare import (
+    load_figshare_index,
+    read_cvind,
+    read_mat,
+    write_cvind,
+)
+from braintumor.data.folder import check_folder, find_slices
+from braintumor.data.prepared import (
+    cache_dir,
+    open_data,
+    open_prepared,
+    prepare_data,
+    read_slice_by_number,
+    resolve_data,
+)
+from braintumor.data.preprocessing import preprocess_slice, resize_mask
+
+
+def prepare(folder, out, image_size=16, **settings):
+    settings = {"n_jobs": 1, "progress": False} | settings
+    return prepare_data(folder, out, image_size, **settings)
+
+
+def visible(folder):
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+
+
+# What a prepared set holds
+
+
+def test_index_describes_the_phantom(phantom_folder, prepared):
+    index = prepared.index
+    planes = pd.read_csv(phantom_folder / "planes.csv").set_index("file")["plane"]
+    assert index["file"].tolist() == list(range(1, len(planes) + 1))
+    assert index["plane"].tolist() == planes.loc[index["file"]].tolist()
+    assert np.array_equal(index["fold"], read_cvind(phantom_folder))
+    families = set(zip(index["pid"], index["family"], strict=True))
+    assert {("MR990001", "MR990001"), ("MR990001B", "MR990001")} <= families
+    item, row = read_mat(phantom_folder / "40.mat"), index.iloc[39]
+    assert (row["pid"], row["label"]) == (item.pid, item.label)
+    assert (row["size"], row["tumor_area"]) == (len(item.image), item.mask.sum())
+    assert np.array_equal(row["border"], item.border.ravel())
+
+
+def test_arrays_are_the_preprocessed_slices(phantom_folder, prepared):
+    n_slices = len(find_slices(phantom_folder))
+    assert prepared.images.shape == prepared.masks.shape == (n_slices, 64, 64)
+    assert prepared.images.dtype == prepared.masks.dtype == np.uint8
+    assert isinstance(prepared.images, np.memmap)
+    for row in (0, 70, n_slices - 1):
+        item = read_mat(phantom_folder / f"{row + 1}.mat")
+        assert np.array_equal(prepared.images[row], preprocess_slice(item.image, 64))
+        assert np.array_equal(prepared.masks[row], resize_mask(item.mask, 64))
+
+
+def test_native_masks_are_those_of_the_files(phantom_folder, prepared):
+    sizes = set()
+    for row in range(0, len(prepared.index)):
+        mask = prepared.native_mask(row)
+        assert mask.dtype == bool
+        assert np.array_equal(mask, read_mat(phantom_folder / f"{row + 1}.mat").mask)
+        sizes.add(mask.shape)
+    assert sizes == {(64, 64), (32, 32)}
+
+
+def test_info_describes_the_set(phantom_folder, prepared):
+    info = prepared.info
+    assert (info["kind"], info["size"], info["folds"]) == ("phantom", 64, "cvind")
+    assert info["slices"] == len(prepared.index)
+    assert info["source"] == str(phantom_folder) and len(info["digest"]) == 64
+
+
+def test_percentiles_change_images_and_digest_only(phantom_folder, prepared, tmp_path):
+    other = prepare(phantom_folder, tmp_path / "out", 64, percentiles=(0, 100))
+    assert prepared.info["percentiles"] == [1, 99.5]
+    assert other.info["percentiles"] == [0, 100]
+    assert not np.array_equal(other.images, prepared.images)
+    assert np.array_equal(other.masks, prepared.masks)
+    assert other.info["digest"] != prepared.info["digest"]
+
+
+def test_spacing_is_published_at_512_pixels_and_assumed_at_256(tmp_path):
+    rows, columns = np.mgrid[:512, :512]
+    for number, side in ((1, 512), (2, 256)):
+        image, mask = (rows + columns)[:side, :side], rows[:side, :side] > 200
+        write_sample(tmp_path / f"{number}.mat", image=image, mask=mask)
+    (tmp_path / "phantom.json").write_text("{}")
+    write_cvind(tmp_path / "cvind.mat", [1, 2])
+    index = prepare(tmp_path, tmp_path / "out").index
+    assert index["spacing_mm"].tolist() == pytest.approx([0.49, 0.98])
+    assert index["spacing_assumed"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("write", [write_patients, write_pairs])
+def test_own_slices_have_no_spacing_and_no_plane(tmp_path, write):
+    own = prepare(write(tmp_path / "set"), tmp_path / "out", SIDE)
+    assert own.info["kind"] == "folder" and len(own.index) == 30
+    assert own.index["label"].tolist() == [1] * 10 + [2] * 10 + [3] * 10
+    assert own.index["spacing_mm"].isna().all()
+    assert not own.index["spacing_assumed"].any()
+    assert own.index["plane"].eq("unknown").all()
+    assert np.array_equal(own.native_mask(0), MASK)
+
+
+def test_folds_planes_and_spacing_of_slices_csv_are_kept(tmp_path):
+    folds = [n // 2 % 5 + 1 for n in range(30)]
+    planes = ["axial", "Coronal", "sagittal"] * 10
+    write_pairs(tmp_path / "set", fold=folds, plane=planes, spacing_mm=[0.5, ""] * 15)
+    own = prepare(tmp_path / "set", tmp_path / "out")
+    assert own.index["fold"].tolist() == folds and own.info["folds"] == "given"
+    assert own.index["plane"].tolist() == ["axial", "coronal", "sagittal"] * 10
+    assert own.index["spacing_mm"][::2].eq(0.5).all()
+    assert own.index["spacing_mm"][1::2].isna().all()
+
+
+def test_folds_are_made_by_patient_if_none_are_given(tmp_path):
+    own = prepare(write_patients(tmp_path / "set", cvind=False), tmp_path / "out")
+    assert own.info["folds"] == "made" and set(own.index["fold"]) == {1, 2, 3, 4, 5}
+    assert own.index.groupby("pid")["fold"].nunique().eq(1).all()
+    assert own.index.groupby("fold")["label"].nunique().eq(3).all()
+
+
+def test_part_of_the_files_keeps_its_folds(tmp_path):
+    folder = write_patients(tmp_path / "set")
+    for number in (1, 2, 17, 30):
+        (folder / f"{number}.mat").unlink()
+    index = prepare(folder, tmp_path / "out").index.set_index("file")
+    assert len(index) == 26 and index["fold"].loc[[3, 16, 29]].tolist() == [2, 3, 5]
+
+
+# The digest
+
+
+def test_digest_is_that_of_the_data_not_of_the_folder(tmp_path):
+    first = prepare(write_patients(tmp_path / "set"), tmp_path / "a")
+    shutil.copytree(tmp_path / "set", tmp_path / "copy")
+    other = prepare(tmp_path / "copy", tmp_path / "b")
+    assert other.info["digest"] == first.info["digest"]
+
+
+SMALL_CHANGE = MASK.copy()  # equal area, and equal at 16 pixels
+SMALL_CHANGE[6, 19], SMALL_CHANGE[4, 18] = 0, 1
+CHANGES = [{"image": IMAGE.T}, {"mask": SMALL_CHANGE}, {"pid": "P00"}]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["image", "mask", "pid"])
+def test_digest_changes_with_the_data(tmp_path, change):
+    folder = write_patients(tmp_path / "set")
+    first = prepare(folder, tmp_path / "a")
+    write_sample(folder / "1.mat", **{"pid": "P0"} | change)
+    other = prepare(folder, tmp_path / "b")
+    assert other.info["digest"] != first.info["digest"]
+
+
+def test_number_of_processes_does_not_matter(phantom_folder, prepared, tmp_path):
+    other = prepare(phantom_folder, tmp_path / "out", 64, n_jobs=2)
+    assert other.info == prepared.info and np.array_equal(other.images, prepared.images)
+    pd.testing.assert_frame_equal(other.index, prepared.index)
+
+
+# Written whole or not at all
+
+
+def test_failure_keeps_the_older_set(tmp_path):
+    folder = write_patients(tmp_path / "set")
+    older = prepare(folder, tmp_path / "sets/16").info
+    write_sample(folder / "30.mat", label=3, pid="P14", mask=MASK * 0)
+    for name in ("16", "new"):
+        with pytest.raises(DatasetError, match="30.mat: tumorMask"):
+            prepare(folder, tmp_path / "sets" / name)
+    assert visible(tmp_path / "sets") == ["16"]
+    assert open_prepared(tmp_path / "sets/16").info == older
+
+
+def test_older_set_is_replaced(tmp_path):
+    folder = write_patients(tmp_path / "set")
+    prepare(folder, tmp_path / "out")
+    (folder / "30.mat").unlink()
+    assert len(prepare(folder, tmp_path / "out").index) == 29
+    assert visible(tmp_path) == ["out", "set"]
+
+
+def test_folder_with_other_files_is_not_overwritten(tmp_path):
+    folder = write_patients(tmp_path / "set")
+    with pytest.raises(DatasetError, match=f"{folder}: "):
+        prepare(folder, folder)
+    assert len(find_slices(folder)) == 30
+
+
+@pytest.mark.parametrize("image_size", [0, 15, 5000])
+def test_image_size_out_of_range_is_refused(tmp_path, image_size):
+    with pytest.raises(DatasetError, match=f"image_size: got {image_size}"):
+        prepare(tmp_path, tmp_path / "out", image_size)
+
+
+BROKEN = {
+    "P14": lambda folder: write_sample(folder / "30.mat", label=1, pid="P14"),
+    "cvind.mat": lambda folder: write_cvind(folder / "cvind.mat", [1, 2, 3, 4, 5] * 5),
+    "planes.csv": lambda f: (f / "planes.csv").write_text("file,plane\n1,oblique\n"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_problem_between_files_is_named(tmp_path, name):
+    folder = write_patients(tmp_path / "set")
+    BROKEN[name](folder)
+    with pytest.raises(DatasetError, match=name):
+        prepare(folder, tmp_path / "out")
+    assert visible(tmp_path) == ["set"]
+
+
+def test_folder_that_is_no_prepared_set_is_refused(tmp_path):
+    for content in (None, "{"):
+        if content:
+            (tmp_path / "prepared.json").write_text(content)
+        with pytest.raises(DatasetError, match=f"{tmp_path}: "):
+            open_prepared(tmp_path)
+
+
+# open_data
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def preparations(monkeypatch):
+    """Record the folders that are prepared."""
+    folders = []
+
+    def prepare_and_record(directory, *args, **settings):
+        folders.append(directory.name)
+        return prepare_data(directory, *args, **settings)
+
+    monkeypatch.setattr(module, "prepare_data", prepare_and_record)
+    return folders
+
+
+def test_data_is_prepared_once_per_size_and_scaling(root, preparations):
+    write_patients(root / "mine")
+    first, minmax = open_data("mine", 16), open_data("mine", 16, (0, 100))
+    assert open_data("mine", 32).images.shape == (30, 32, 32)
+    assert preparations == ["mine"] * 3
+    assert open_data(str(root / "mine"), 16, [1, 99.5]).info == first.info
+    assert open_data("mine", 16, minmax.info["percentiles"]).info == minmax.info
+    assert preparations == ["mine"] * 3
+
+
+def add_slice(folder):
+    write_cvind(folder / "cvind.mat", [n // 2 % 5 + 1 for n in range(40)])
+    write_sample(folder / "31.mat", pid="P15")
+
+
+CHANGED_FILES = {
+    "slice": lambda f: write_sample(f / "1.mat", pid="P0", image=IMAGE[::-1]),
+    "cvind": lambda f: write_cvind(
+        f / "cvind.mat", [5 - n // 2 % 5 for n in range(30)]
+    ),
+    "removed": lambda folder: (folder / "4.mat").unlink(),
+    "added": add_slice,
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_FILES)
+def test_data_is_prepared_again_if_files_change(root, preparations, change):
+    folder = write_patients(root / "mine")
+    first = open_data("mine", 16)
+    CHANGED_FILES[change](folder)
+    second = open_data("mine", 16)
+    assert preparations == ["mine", "mine"]
+    assert second.info["digest"] != first.info["digest"]
+
+
+def test_pairs_are_prepared_again_if_an_image_changes(root):
+    write_pairs(root / "mine")
+    first = open_data("mine", 16)
+    Image.fromarray((IMAGE // 9).astype(np.uint8)).save(root / "mine/png/4.png")
+    assert open_data("mine", 16).info["digest"] != first.info["digest"]
+    change_row(root / "mine", 5, image="png/none.png")
+    with pytest.raises(DatasetError, match="row 5: image: "):
+        open_data("mine", 16)
+
+
+def open_in_process(root, queue):
+    module.ROOT = root
+    prepare = module.prepare_data
+
+    def prepare_and_report(*args):
+        queue.put("prepared")
+        return prepare(*args)
+
+    module.prepare_data = prepare_and_report
+    queue.put(open_data(root / "mine", 16).info["digest"])
+
+
+def test_second_process_waits_and_opens_what_the_first_prepared(root):
+    write_patients(root / "mine")
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process_args = {"target": open_in_process, "args": (root, queue)}
+    processes = [context.Process(**process_args) for _ in range(2)]
+    with module.directory_lock(cache_dir(root / "mine", 16)):
+        for process in processes:
+            process.start()
+    results = [queue.get(timeout=60) for _ in range(3)]
+    for process in processes:
+        process.join()
+    assert results.count("prepared") == 1 and len(set(results)) == 2
+
+
+def test_folders_of_one_name_have_their_own_sets(root):
+    write_patients(root / "a/mine")
+    (write_patients(root / "b/mine") / "30.mat").unlink()
+    lengths = [len(open_data(f"{parent}/mine", 16).index) for parent in "aba"]
+    assert lengths == [30, 29, 30]
+
+
+def test_phantom_is_generated_on_first_use(root, monkeypatch):
+    calls = []
+
+    def write_phantom(directory):
+        calls.append(directory)
+        (write_patients(directory) / "phantom.json").write_text("{}")
+
+    monkeypatch.setattr("braintumor.data.phantom.write_phantom", write_phantom)
+    for _ in range(2):
+        assert open_data("phantom", 16).info["kind"] == "phantom"
+    assert calls == [root / "data/phantom"] == [resolve_data("phantom")]
+
+
+def test_relative_path_is_of_the_current_folder_then_of_the_project(
+    root, tmp_path_factory, monkeypatch
+):
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    assert resolve_data("mine") == root / "mine"
+    (here / "mine").mkdir()
+    assert resolve_data("mine") == here / "mine"
+    with pytest.raises(DatasetError, match=f"{root}/none: "):
+        open_data("none", 16)
+
+
+def test_slice_is_read_by_its_number(root):
+    write_patients(root / "mine")
+    item = read_slice_by_number("mine", 21)
+    assert (item.file, item.pid, item.label) == (21, "P10", 3)
+    with pytest.raises(DatasetError, match="31"):
+        read_slice_by_number("mine", 31)
+
+
+# The real slices
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not FIGSHARE.exists(), reason=f"needs {FIGSHARE}")
+def test_real_slices(tmp_path):
+    script, folder = FIGSHARE / "make_mats.py", tmp_path / "set"
+    command = [sys.executable, str(script), str(folder), "--files", "1-20,955"]
+    subprocess.run(command, check=True)
+    report = check_folder(folder, n_jobs=1, progress=False)
+    assert report["problems"] == [] and len(report["missing"]) == 3064 - 21
+    real = prepare(folder, tmp_path / "out", 64)
+    index = real.index.set_index("file")
+    assert real.info["kind"] == "figshare-jpeg" and len(index) == 21
+    columns = ["size", "spacing_mm", "spacing_assumed"]
+    assert index.loc[955, columns].tolist() == [256, pytest.approx(0.98), True]
+    assert index.loc[1, columns].tolist() == [512, pytest.approx(0.49), False]
+    known = load_figshare_index().loc[index.index]
+    assert index["plane"].tolist() == known["plane"].tolist()
+    assert index["fold"].loc[[1, 955]].tolist() == [3, 1]
+    for row in (0, 20):  # image and mask are upright: the mask is inside the border
+        x, y = index["border"].iloc[row].reshape(-1, 2).T - 1
+        rows, columns = np.nonzero(real.native_mask(row))
+        for values, border in ((columns, x), (rows, y)):
+            ends = [border.min(), border.max()]
+            assert [values.min(), values.max()] == pytest.approx(ends, abs=1.5)

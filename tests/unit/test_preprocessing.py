@@ -1,0 +1,78 @@
+"""Intensities between percentiles become 0 to 255; masks keep half-covered pixels."""
+
+import numpy as np
+import pytest
+
+from braintumor.data.preprocessing import (
+    find_intensity_problem,
+    pad_to_square,
+    preprocess_slice,
+    resize_mask,
+    to_network_input,
+)
+
+RAMP = np.arange(10_000, dtype=np.int16).reshape(100, 100)
+
+
+def test_percentiles_become_black_and_white():
+    scaled = preprocess_slice(RAMP, 100)
+    assert scaled.dtype == np.uint8
+    assert (scaled == 0).mean() == pytest.approx(0.01, abs=0.003)
+    assert (scaled == 255).mean() == pytest.approx(0.005, abs=0.003)
+    exact = np.clip((RAMP - 99.99) / (9949.005 - 99.99) * 255, 0, 255)
+    assert np.abs(scaled - exact).max() <= 0.51
+
+
+def test_minimum_and_maximum_as_percentiles_clip_nothing():
+    scaled = preprocess_slice(RAMP - 700, 100, (0, 100))
+    assert np.abs(scaled - RAMP / 9999 * 255).max() <= 0.51
+    outlier = np.where(RAMP == 9999, 30_000, RAMP)
+    assert preprocess_slice(outlier, 100, (0, 100))[-1, -2] == round(9998 / 30e3 * 255)
+    assert preprocess_slice(outlier, 100)[-1, -2] == 255
+
+
+def test_scale_and_offset_of_the_scanner_do_not_matter():
+    image = np.random.default_rng(0).random((64, 64))
+    scaled = preprocess_slice(image * 3000 + 17, 32)
+    assert np.array_equal(scaled, preprocess_slice(image, 32))
+
+
+def test_few_bright_pixels_are_scaled_by_their_range():
+    image = np.zeros((64, 64))
+    image[3, 3] = 9
+    scaled = preprocess_slice(image, 64)
+    assert scaled[3, 3] == 255 and scaled.sum() == 255
+
+
+def test_smaller_images_are_averages_of_areas():
+    image = np.zeros((4, 4))
+    image[:2, :2] = [[0, 4], [4, 8]]
+    image[2:, 2:] = 8
+    assert preprocess_slice(image, 2).tolist() == [[128, 0], [0, 255]]
+
+
+def test_mask_pixel_is_set_if_half_of_it_is_covered():
+    mask = np.zeros((4, 4), bool)
+    mask[0, :2] = mask[2, 2] = True
+    resized = resize_mask(mask, 2)
+    assert resized.tolist() == [[1, 0], [0, 0]] and resized.dtype == np.uint8
+
+
+def test_padding_keeps_the_upper_left_corner():
+    padded = pad_to_square(np.array([[3, 2, 5]]))
+    assert padded.tolist() == [[3, 2, 5], [2, 2, 2], [2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    "low, high", [(7, 7), (-1e300, 1e300), (0, 1e16), (0, 1e-20), (5e-324, 1e-323)]
+)
+def test_intensities_that_cannot_be_scaled_are_described(low, high):
+    assert f"{low:g}" in find_intensity_problem(np.array([low, high], float))
+    assert find_intensity_problem(np.array([0, 2000])) is None
+
+
+def test_network_input_is_scaled_with_equal_channels():
+    images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4) * 8
+    batch = to_network_input(images, channels=3)
+    assert batch.shape == (2, 4, 4, 3) and batch.dtype == np.float32
+    assert np.allclose(batch * 255, images[..., None])

@@ -1,0 +1,244 @@
+"""No patient is in two parts, unless the protocol is known to allow it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from samples import FIGSHARE
+
+from braintumor.core.errors import DatasetError, LeakageError, ParameterError
+from braintumor.data.splits import (
+    FOLDS,
+    PROTOCOLS,
+    Split,
+    assign_folds,
+    audit_leakage,
+    make_grouped_folds,
+    make_original_split,
+    make_split,
+    patient_family,
+)
+
+
+def make_index(patients):
+    """An index of (pid, label, fold) patients with three to five slices each."""
+    rows = [row for n, row in enumerate(patients) for _ in range(3 + n % 3)]
+    index = pd.DataFrame(rows, columns=["pid", "label", "fold"])
+    return index.assign(family=index["pid"].map(patient_family))
+
+
+@pytest.fixture(scope="module")
+def index():
+    """20 patients per class; official folds divide two families."""
+    patients = [(f"1{n:05}", 1, n % 5 + 1) for n in range(20)]
+    patients += [(f"2{n:05}", 2, n % 5 + 1) for n in range(16)]
+    patients += [(f"3{n:05}", 3, n % 5 + 1) for n in range(20)]
+    patients += [("MR000000", 2, 1), ("MR000000B", 2, 2)]
+    patients += [("MR000001A", 2, 3), ("MR000001C", 2, 4)]
+    return make_index(patients)
+
+
+def values(index, split, column):
+    """Values of a column in the training, validation and test part."""
+    return [set(index[column].iloc[rows]) for rows in split.parts().values()]
+
+
+def sizes(split):
+    return tuple(map(len, split.parts().values()))
+
+
+def same(a, b):
+    return all(np.array_equal(a.parts()[part], b.parts()[part]) for part in a.parts())
+
+
+@pytest.mark.parametrize(
+    "pid, family",
+    [
+        ("MR040240", "MR040240"),
+        ("MR040240B", "MR040240"),
+        ("MR0402401", "MR0402401"),
+        ("MR04024B", "MR04024B"),
+        ("100360B", "100360B"),
+        ("XMR040240B", "XMR040240B"),
+    ],
+)
+def test_family_drops_the_last_letter_of_mr_identifiers(pid, family):
+    assert patient_family(pid) == family
+
+
+def test_official_folds_are_those_of_the_dataset(index):
+    assert np.array_equal(assign_folds(index, "official", seed=3), index["fold"])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_row_is_in_one_part_and_tested_once(index, protocol):
+    n_tested = np.zeros(len(index), int)
+    for fold in FOLDS:
+        split = make_split(index, protocol, fold)
+        n_tested[split.test] += 1
+        rows = np.concatenate(list(split.parts().values()))
+        assert np.array_equal(np.sort(rows), np.arange(len(index)))
+        assert all(np.all(np.diff(part) > 0) for part in split.parts().values())
+        assert values(index, split, "label") == [{1, 2, 3}] * 3
+        n_validation, n_train = len(split.validation), len(split.train)
+        assert 0.08 < n_validation / (n_validation + n_train) < 0.25
+    assert np.all(n_tested == 1)
+
+
+@pytest.mark.parametrize("protocol, group", [("official", "pid"), ("family", "family")])
+@pytest.mark.parametrize("fold", FOLDS)
+def test_groups_are_in_one_part(index, protocol, group, fold):
+    split = make_split(index, protocol, fold)
+    train, validation, test = values(index, split, group)
+    assert not train & test and not validation & test and not train & validation
+    assert audit_leakage(index, split).loc[group].tolist() == [0, 0, 0]
+
+
+def test_audit_counts_families_that_official_folds_divide(index):
+    audit = audit_leakage(index, make_split(index, "official", 1))
+    n_relatives, n_test = index["pid"].eq("MR000000").sum(), index["fold"].eq(1).sum()
+    assert audit.loc["pid"].tolist() == [0, 0, 0]
+    assert audit.loc["family"].tolist() == [1, n_relatives, n_relatives / n_test]
+
+
+def test_slice_protocol_leaks_and_the_audit_counts_it(index):
+    split = make_split(index, "slice", 1)
+    train, validation, test = values(index, split, "pid")
+    shared = (train | validation) & test
+    audit = audit_leakage(index, split)
+    assert len(shared) > 20 and audit.loc["pid", "n_shared"] == len(shared)
+    n_slices = index["pid"].iloc[split.test].isin(shared).sum()
+    assert audit.loc["pid", "n_test_slices"] == n_slices
+
+
+def test_audit_of_a_split_counted_by_hand():
+    index = make_index([("MR000000", 2, 1), ("MR000000B", 2, 2), ("1", 1, 1)])
+    split = Split(np.array([3, 4]), np.array([7]), np.array([0, 1, 8, 9]))
+    audit = audit_leakage(index, split)  # rows 0-2, 3-6, 7-11
+    assert audit.loc["pid"].tolist() == [1, 2, 0.5]
+    assert audit.loc["family"].tolist() == [2, 4, 1.0]
+
+
+def test_patient_in_two_official_folds_is_named(index):
+    broken = index.copy()
+    broken.loc[broken["pid"].eq("100003").idxmax(), "fold"] = 5  # the others: 4
+    for fold in (4, 5):
+        with pytest.raises(LeakageError, match="100003"):
+            make_split(broken, "official", fold)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_seed_determines_the_split(index, protocol):
+    first, again, other = (make_split(index, protocol, 2, seed) for seed in (7, 7, 8))
+    assert same(first, again)
+    assert not np.array_equal(first.validation, other.validation)
+    is_official = protocol == "official"
+    assert np.array_equal(first.test, other.test) == is_official
+
+
+def test_unknown_protocol_and_fold_are_refused(index):
+    with pytest.raises(ParameterError, match="random"):
+        make_split(index, "random", 1)
+    for fold in (0, 6):
+        with pytest.raises(ParameterError, match=f"fold: got {fold}"):
+            make_split(index, "official", fold)
+
+
+def test_class_with_too_few_patients_is_refused():
+    patients = [(f"1{n}", 1, n % 2 + 1) for n in range(5)]
+    patients += [(f"2{n}", 2, n % 2 + 1) for n in range(3)]
+    index = make_index(patients)
+    with pytest.raises(DatasetError, match="label 2"):
+        assign_folds(index, "family")
+    with pytest.raises(DatasetError, match="fold 1"):
+        make_split(index, "official", 1)
+
+
+def test_grouped_folds_keep_groups_together_and_classes_balanced(index):
+    folds = make_grouped_folds(index["label"], index["family"], seed=0)
+    assert pd.Series(folds).groupby(index["family"]).nunique().eq(1).all()
+    shares = pd.crosstab(folds, index["label"], normalize="columns")
+    assert shares.shape == (5, 3)
+    assert shares.min(axis=None) > 0.1 and shares.max(axis=None) < 0.3
+
+
+# The splits of the original study
+
+
+def files(n):
+    """An index of n slices, in another order than their numbers."""
+    return pd.DataFrame({"file": np.random.default_rng(0).permutation(n) + 1})
+
+
+ORIGINAL_SIZES = [("single", (2184, 458, 358)), ("ensemble", (2400, 299, 301))]
+
+
+@pytest.mark.parametrize("name, expected", ORIGINAL_SIZES)
+def test_original_splits_have_the_published_sizes(name, expected):
+    index = files(3064)
+    split = make_original_split(index, name, seed=0)
+    assert sizes(split) == expected
+    assert set.union(*values(index, split, "file")) == set(range(1, 3001))
+    assert all(np.all(np.diff(rows) > 0) for rows in split.parts().values())
+
+
+@pytest.mark.parametrize(
+    "name, n, expected",
+    [
+        ("single", 3064, (2231, 467, 366)),
+        ("ensemble", 3064, (2451, 306, 307)),
+        ("single", 612, (446, 93, 73)),
+        ("ensemble", 612, (490, 61, 61)),
+    ],
+)
+def test_original_splits_of_other_sets_keep_the_proportions(name, n, expected):
+    split = make_original_split(files(n), name, seed=0, n_exported=None)
+    assert sizes(split) == expected
+    assert sorted(np.concatenate(list(split.parts().values()))) == list(range(n))
+
+
+@pytest.mark.parametrize("n", [3064, 612, 20])
+def test_test_slices_of_one_original_split_do_not_train_the_other(n):
+    single = make_original_split(files(n), "single", seed=5)
+    ensemble = make_original_split(files(n), "ensemble", seed=5)
+    assert set(ensemble.test) <= set(single.test)
+    assert not set(single.test) & set(ensemble.train)
+
+
+def test_original_split_is_a_random_one_of_its_seed():
+    index = files(3064)
+    first, again, other = (
+        make_original_split(index, "ensemble", seed) for seed in (3, 3, 4)
+    )
+    assert same(first, again) and not np.array_equal(first.test, other.test)
+    means = [index["file"].iloc[rows].mean() for rows in first.parts().values()]
+    assert all(1300 < mean < 1700 for mean in means)
+
+
+def test_unknown_or_tiny_original_split_is_refused():
+    with pytest.raises(ParameterError, match="both"):
+        make_original_split(files(20), "both", seed=0)
+    with pytest.raises(DatasetError, match="7"):
+        make_original_split(files(20), "single", seed=0, n_exported=7)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not FIGSHARE.exists(), reason=f"needs {FIGSHARE}")
+def test_folds_and_families_of_figshare_are_as_reported():
+    index = pd.read_csv(FIGSHARE / "index.csv", dtype={"pid": str})
+    index["family"] = index["pid"].map(patient_family)
+    n_members = index.groupby("family")["pid"].nunique()
+    assert (n_members > 1).sum() == 18 and n_members[n_members > 1].sum() == 42
+    assert index["fold"].value_counts().sort_index().tolist() == [
+        570,
+        655,
+        562,
+        613,
+        664,
+    ]
+    assert index.groupby("family")["fold"].nunique().gt(1).sum() == 15
+    splits = [make_split(index, "official", fold) for fold in FOLDS]
+    audits = [audit_leakage(index, split)["n_test_slices"] for split in splits]
+    assert sum(audits).tolist() == [0, 652]
+    for fold in FOLDS:
+        split = make_split(index, "family", fold)
+        assert audit_leakage(index, split)["n_shared"].sum() == 0
