@@ -1,4 +1,4 @@
-"""A synthetic dataset: analytic head phantoms with a tumor, in figshare's file layout."""
+"""A synthetic dataset in figshare's file layout: analytic heads with a tumor."""
 
 import csv
 from dataclasses import dataclass
@@ -145,23 +145,16 @@ class Patient:
     files: list  # numbers
 
 
-@dataclass
 class Scanner:
     """The settings of one scan."""
 
-    gain: float
-    noise: float
-    blur: float
-    contrast: float
-    bias: np.ndarray
-    fov: float  # cm
-
-    @classmethod
-    def sample(cls, rng):
-        """Sample the settings in the order of the fields."""
-        limits = (350, 1100), (0.02, 0.06), (0.3, 0.7), (0.85, 1.15)
-        settings = [rng.uniform(*limit) for limit in limits]
-        return cls(*settings, bias=rng.normal(0, 0.12, 3), fov=rng.uniform(23.5, 26))
+    def __init__(self, rng):
+        self.gain = rng.uniform(350, 1100)
+        self.noise = rng.uniform(0.02, 0.06)
+        self.blur = rng.uniform(0.3, 0.7)
+        self.contrast = rng.uniform(0.85, 1.15)
+        self.bias = rng.normal(0, 0.12, 3)
+        self.fov = rng.uniform(23.5, 26)  # cm
 
     def acquire(self, image, points, rng, size):
         """Return int16 (size, size): contrast, blur, coil sensitivity, Rician noise."""
@@ -227,7 +220,7 @@ def _write_patient(directory, patient, seed, size, halved):
     if patient.anatomy != patient.index:
         tumor.radius *= 1.15  # a later scan of the same person
     rotation = Rotation.from_euler("xyz", rng.normal(0, 4, 3), degrees=True)
-    scanner = Scanner.sample(rng)
+    scanner = Scanner(rng)
     shift = rng.normal(0, 0.4, 3)
     planes = rng.permutation(list(PLANE_AXES))[: 1 if rng.random() < 0.3 else 2]
     rows = []
@@ -262,15 +255,6 @@ def _sample_offsets(view, head, tumor, size, n_slices):
     return [visible[round(k)] for k in chosen]
 
 
-def _check_number(name, value, low, high):
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_integer or not low <= value <= high:
-        raise ParameterError(
-            f"{name}: got {value!r}, expected a whole number from {low} to {high}. "
-            f"Choose another {name}."
-        )
-
-
 def write_phantom(
     directory, n_patients=60, seed=0, size=512, progress=True, n_jobs=None
 ):
@@ -280,7 +264,7 @@ def write_phantom(
 
     Parameters
     ----------
-    directory : path
+    directory : str or Path
         New or empty; it appears only when the dataset is complete.
     n_patients : int
         At least 15, of about ten slices each.
@@ -292,42 +276,21 @@ def write_phantom(
     Returns
     -------
     Path
-
-    Raises
-    ------
-    ParameterError
-        A number is out of range.
-    FileExistsError
-        `directory` is not empty.
     """
-    _check_number("n_patients", n_patients, 3 * FOLDS, 2000)
-    _check_number("seed", seed, 0, 2**63)
-    _check_number("size", size, 64, 1024)
-    if size % 2:
-        raise ParameterError(f"size: got {size}, expected an even number. Add 1.")
     directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(
-            f"{directory}: got an existing file or a folder that is not empty, "
-            "expected a new folder. Choose another name."
-        )
-    seed, size, n_patients = int(seed), int(size), int(n_patients)
+    _check_arguments(directory, n_patients, seed, size)
     cohort = _sample_cohort(n_patients, seed)
     gliomas = [patient.files for patient in cohort if patient.label == GLIOMA]
     halved = [files[len(files) // 3 :][:3] for files in gliomas]
     halved = sum(halved[-max(1, n_patients // 20) :], [])
     if n_jobs is None:
         n_jobs = 1 if size <= 128 else -1
+    bar = dict(desc="phantom", unit="patient", disable=not progress)
     with atomic_directory(directory) as temporary:
-        jobs = (
-            delayed(_write_patient)(temporary, patient, seed, size, halved)
-            for patient in cohort
-        )
+        write = delayed(_write_patient)
+        jobs = (write(temporary, patient, seed, size, halved) for patient in cohort)
         results = Parallel(n_jobs, return_as="generator")(jobs)
-        results = tqdm(
-            results, "phantom", len(cohort), unit="patient", disable=not progress
-        )
-        planes = sorted(row for rows in results for row in rows)
+        planes = sorted(sum(tqdm(results, total=len(cohort), **bar), []))
         folds = [patient.fold for patient in cohort for _ in patient.files]
         write_cvind(temporary / "cvind.mat", folds)
         with open(temporary / "planes.csv", "w", newline="") as file:
@@ -337,3 +300,18 @@ def write_phantom(
         info |= {"patients": n_patients, "slices": len(planes)}
         write_json(temporary / "phantom.json", info)
     return directory
+
+
+def _check_arguments(directory, n_patients, seed, size):
+    limits = {"n_patients": (n_patients, 3 * FOLDS, 2000), "seed": (seed, 0, 2**63)}
+    limits["size"] = (size, 64, 1024)
+    for name, (value, low, high) in limits.items():
+        if type(value) is not int or not low <= value <= high:
+            expected = f"a whole number from {low} to {high}"
+            raise ParameterError(f"{name}: got {value!r}, expected {expected}.")
+    if size % 2:
+        raise ParameterError(f"size: got {size}, expected an even number. Add 1.")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        got = "a file or a folder with files"
+        expected = "a new folder. Choose another name"
+        raise FileExistsError(f"{directory}: got {got}, expected {expected}.")

@@ -8,7 +8,7 @@ midline is mirrored, and later bodies cover earlier ones.
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,15 +73,9 @@ class Noise:
 
 @dataclass
 class SlicePlane:
-    """A plane through the head.
+    """A plane through the head, sampled at `shape` (rows, columns) points.
 
-    Parameters
-    ----------
-    center, right, down : (3,) float
-        Center in cm, and unit vectors along the rows and the columns.
-    spacing : float
-        Distance of two samples in cm.
-    shape : (rows, columns)
+    `center` in cm, unit vectors `right` and `down` (3,), `spacing` of the points in cm.
     """
 
     center: np.ndarray
@@ -99,7 +93,7 @@ class SlicePlane:
         """
         right, down, center = (np.array(vector, float) for vector in PLANE_AXES[plane])
         if rotation is not None:
-            right, down = rotation.apply(right), rotation.apply(down)
+            right, down = rotation.apply([right, down])
         center = center + shift
         normal = np.cross(right, down)
         center -= normal * ((center - point) @ normal)
@@ -108,12 +102,12 @@ class SlicePlane:
     def move(self, offset):
         """Return the parallel plane `offset` cm further along the normal."""
         center = self.center + offset * np.cross(self.right, self.down)
-        return SlicePlane(center, self.right, self.down, self.spacing, self.shape)
+        return replace(self, center=center)
 
     def resample(self, size):
         """Return the same square field of view with size x size samples."""
         spacing = self.spacing * self.shape[0] / size
-        return SlicePlane(self.center, self.right, self.down, spacing, (size, size))
+        return replace(self, spacing=spacing, shape=(size, size))
 
     def points(self):
         """Return the positions in cm, float32 (3, rows, columns)."""
@@ -131,7 +125,7 @@ class SlicePlane:
         u = (columns.start + columns.stop - self.shape[1]) / 2 * self.spacing
         center = self.center + v * self.down + u * self.right
         shape = (rows.stop - rows.start, columns.stop - columns.start)
-        return SlicePlane(center, self.right, self.down, self.spacing, shape)
+        return replace(self, center=center, shape=shape)
 
     def window(self, center, radius):
         """Return the rows and columns within a ball, None if the plane misses it."""
@@ -188,22 +182,16 @@ class Head:
                 self._add_bodies(rng, row)
 
     def _add_bodies(self, rng, row):
-        center = np.array([float(row[name]) for name in ("x", "y", "z")])
-        radii = np.array([float(row[f"radius_{name}"]) for name in ("x", "y", "z")])
-        if row["tissue"] == "csf":
-            radii_scale = self.ventricles
-        else:
-            radii_scale = 1
+        center = np.array([float(row[name]) for name in "xyz"])
+        radii = np.array([float(row[f"radius_{name}"]) for name in "xyz"])
+        growth = self.ventricles if row["tissue"] == "csf" else 1
         for side in (1, -1) if center[0] else (1,):
             c = (center * (side, 1, 1) + rng.normal(0, 0.05, 3)) * self.scale
-            r = radii * rng.uniform(0.88, 1.12, 3) * radii_scale
+            r = radii * rng.uniform(0.88, 1.12, 3) * growth
             self.bodies[row["group"]].append((row["tissue"], c, r))
 
     def lobes(self, points):
-        """Return the signed distances of cerebrum, temporal lobes, cerebellum and stem.
-
-        Float32 (4, ...) of points (3, ...).
-        """
+        """Return the distances (4, ...): cerebrum, temporal lobes, cerebellum, stem."""
         q = points / as_column(self.scale, points)
         mirrored = np.stack([np.abs(q[0]), q[1], q[2]])
         cerebrum = ellipsoid(q, (0, -0.2, 0.6), (6.6, 8.4, 6.5))
@@ -230,14 +218,9 @@ class Head:
         return skin
 
     def render(self, plane, tumor):
-        """Render a square plane (n, n).
+        """Return the image and the signed distance from the tumor, float32 (n, n).
 
-        Returns
-        -------
-        image : (n, n) float32
-            Relative intensities.
-        distance : (n, n) float32
-            Signed distance in cm from the tumor; its mask is distance < 0.
+        `plane` is square. The tumor's mask is distance < 0.
         """
         rows, columns, bend = self._bend(plane, tumor)
         cropped = plane.crop(rows, columns)

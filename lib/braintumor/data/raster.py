@@ -12,6 +12,7 @@ from braintumor.core.errors import AmbiguousSliceError, DatasetError, shorten
 from braintumor.core.files import memory_map
 from braintumor.data.preprocessing import MAX_SIDE
 
+FORMATS = ("PNG", "JPEG", "TIFF")
 MAX_PAGES = 2000  # of a TIFF file; Pillow's time grows with their square
 MAX_SCANS = 100  # of a JPEG image, as in libtiff; each is decoded at full size
 COLOR_TOLERANCE = 8  # levels of 255; JPEG's rounding makes gray channels differ
@@ -108,24 +109,23 @@ def read_raster(path, page=None):
     DatasetError
         The file is damaged, or is not one gray slice of 16 to MAX_SIDE pixels per side.
     """
-    formats = ("PNG", "JPEG", "TIFF")
     with file_errors(path, "an image"), memory_map(path) as content:
-        with PIL.Image.open(content, formats=formats) as image:
-            # a phone's JPEG may hold a preview as a second page
-            n_pages = _count_pages(image) if image.format == "TIFF" else 1
-            image.seek(select_slice(n_pages, "page", page))
-            check_size(image.height, image.width)
-            if image.format in ("JPEG", "MPO"):
-                check_scans(content)
-            is_high_bit = image.mode in HIGH_BIT_MODES
-            is_gray = is_high_bit or ";16" not in str(image.tile)  # else cut to 8 bits
-            require(is_gray, "colors", "16-bit channels", "8 bits", "Save it as gray")
-            tags = getattr(image, "tag_v2", {})
-            turn = tags.get(ORIENTATION, 1)  # Pillow turns some such files, not all
-            require(turn == 1, "TIFF orientation", turn, "1", "Save it upright")
-            white_is_zero = is_high_bit and tags.get(PHOTOMETRIC) == 0
-            pixels, is_color = to_gray(PIL.ImageOps.exif_transpose(image))
-            return invert(pixels) if white_is_zero else pixels, is_color
+        image = PIL.Image.open(content, formats=FORMATS)
+        # a phone's JPEG may hold a preview as a second page
+        n_pages = _count_pages(image) if image.format == "TIFF" else 1
+        image.seek(select_slice(n_pages, "page", page))
+        check_size(image.height, image.width)
+        if image.format in ("JPEG", "MPO"):
+            check_scans(content)
+        is_high_bit = image.mode in HIGH_BIT_MODES
+        is_gray = is_high_bit or ";16" not in str(image.tile)  # else cut to 8 bits
+        require(is_gray, "colors", "16-bit channels", "8 bits", "Save it as gray")
+        tags = getattr(image, "tag_v2", {})
+        turn = tags.get(ORIENTATION, 1)  # Pillow turns some such files, not all
+        require(turn == 1, "TIFF orientation", turn, "1", "Save it upright")
+        white_is_zero = is_high_bit and tags.get(PHOTOMETRIC) == 0
+        pixels, is_color = to_gray(PIL.ImageOps.exif_transpose(image))
+        return invert(pixels) if white_is_zero else pixels, is_color
 
 
 def _count_pages(tiff):
@@ -135,5 +135,4 @@ def _count_pages(tiff):
             tiff.seek(page)
         except EOFError:
             return page
-    got = f"over {MAX_PAGES}"
-    require(False, "pages", got, f"up to {MAX_PAGES}", "Save the slice alone")
+    raise DatasetError(f"pages: got over {MAX_PAGES}. Save the slice alone.")

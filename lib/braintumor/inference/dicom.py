@@ -16,31 +16,15 @@ from pydicom.uid import (
 
 from braintumor.core.errors import shorten
 from braintumor.core.files import memory_map
-from braintumor.data.raster import (
-    check_scans,
-    check_size,
-    file_errors,
-    invert,
-    require,
-    select_slice,
-    to_gray,
-)
+from braintumor.data import raster
 from braintumor.inference.nifti import to_radiological
 
 logging.getLogger("pydicom").disabled = True  # notes on odd files are not for users
 
 
 def read_dicom(path, slice_number=None):
-    """Read one frame of a DICOM file in radiological convention.
-
-    Returns
-    -------
-    pixels : ndarray of shape (rows, columns)
-        Float32 where the file has a rescale slope.
-    spacing_mm : (float, float) or None
-    is_color : bool
-    """
-    with file_errors(path, "DICOM"), memory_map(path) as content:
+    """Return pixels, spacing_mm (or None) and is_color of one upright frame."""
+    with raster.file_errors(path, "DICOM"), memory_map(path) as content:
         syntax = _check_syntax(content)
         content.seek(0)
         dataset = pydicom.dcmread(content, force=True)
@@ -49,22 +33,22 @@ def read_dicom(path, slice_number=None):
             syntax = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
             dataset.file_meta.TransferSyntaxUID = syntax
         n_frames = _check_image(dataset)
-        frame = select_slice(n_frames, "frame", slice_number)
+        frame = raster.select_slice(n_frames, "frame", slice_number)
         if syntax in JPEGTransferSyntaxes:
             data = dataset.PixelData
-            check_scans(
+            raster.check_scans(
                 pydicom.encaps.get_frame(data, frame, number_of_frames=n_frames)
             )
         pixels, is_color = pydicom.pixels.pixel_array(dataset, index=frame), False
         if pixels.ndim == 3:
-            pixels, is_color = to_gray(PIL.Image.fromarray(pixels))
+            pixels, is_color = raster.to_gray(PIL.Image.fromarray(pixels))
         group = "PixelValueTransformationSequence"
         slope = _get_attribute(dataset, frame, group, "RescaleSlope")
         if slope is not None:
             intercept = _get_attribute(dataset, frame, group, "RescaleIntercept") or 0
             pixels = (pixels * float(slope) + float(intercept)).astype(np.float32)
         if dataset.PhotometricInterpretation == "MONOCHROME1":
-            pixels = invert(pixels)
+            pixels = raster.invert(pixels)
         return *_orient(dataset, frame, pixels), is_color
 
 
@@ -86,7 +70,7 @@ def _check_syntax(content):
     can_decode = can_decode and syntax != DeflatedExplicitVRLittleEndian
     remedy = f"Export it as {ExplicitVRLittleEndian.name}"
     got = shorten(syntax.name)
-    require(can_decode, "transfer syntax", got, "uncompressed pixels", remedy)
+    raster.require(can_decode, "transfer syntax", got, "uncompressed pixels", remedy)
     return syntax
 
 
@@ -95,15 +79,15 @@ def _check_image(dataset):
     meta = dataset.file_meta
     sop_class = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
     remedy = "Give the file of a slice"
-    require(sop_class, "SOPClassUID", "none", "a DICOM image", remedy)
+    raster.require(sop_class, "SOPClassUID", "none", "a DICOM image", remedy)
     has_pixels = "Rows" in dataset
     got = shorten(sop_class.name)
-    require(has_pixels, "SOPClassUID", got, "an MR image with pixels", remedy)
-    check_size(dataset.Rows, dataset.Columns)
+    raster.require(has_pixels, "SOPClassUID", got, "an MR image with pixels", remedy)
+    raster.check_size(dataset.Rows, dataset.Columns)
     colors = dataset.PhotometricInterpretation
     is_known = colors.startswith(("MONOCHROME", "RGB", "YBR"))
     what, got = "PhotometricInterpretation", shorten(colors)
-    require(is_known, what, got, "MONOCHROME2", "Export it in gray")
+    raster.require(is_known, what, got, "MONOCHROME2", "Export it in gray")
     return int(dataset.get("NumberOfFrames") or 1)
 
 

@@ -11,16 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from braintumor.core.errors import DatasetError, printable
-from braintumor.core.files import memory_map
+from braintumor.data import raster
 from braintumor.data.figshare import SPACING_MM, read_mat
 from braintumor.data.preprocessing import find_intensity_problem, pad_to_square
-from braintumor.data.raster import (
-    check_size,
-    file_errors,
-    read_raster,
-    require,
-    select_slice,
-)
 from braintumor.inference.dicom import read_dicom
 from braintumor.inference.nifti import open_gzip, read_nifti
 
@@ -99,14 +92,14 @@ def read_image(path, slice_number=None):
     reader = _find_reader(path)
     name = printable(path.name)
     if reader is read_mat:
-        with file_errors(path, "MATLAB v7.3"):
-            select_slice(1, "slice", slice_number)
+        with raster.file_errors(path, "MATLAB v7.3"):
+            raster.select_slice(1, "slice", slice_number)
         image = read_mat(path)
         spacing = SPACING_MM * 512 / len(image.image)
         truth = dict(patient=image.pid, label=image.label, mask=image.mask)
         return InputImage(name, image.image, (spacing, spacing), **truth)
     pixels, spacing, is_color = reader(path, slice_number)
-    with file_errors(path, "an image"):
+    with raster.file_errors(path, "an image"):
         pixels = _check_pixels(pixels)
     if slice_number is not None:
         name += f", slice {slice_number}"
@@ -116,20 +109,9 @@ def read_image(path, slice_number=None):
 def find_images(paths):
     """List image files.
 
-    Parameters
-    ----------
-    paths : list of str or Path
-        Files, returned as they are, and folders, searched with their subfolders for
-        SUFFIXES in natural order, without hidden files and cvind.mat.
-
-    Returns
-    -------
-    list of Path
-
-    Raises
-    ------
-    DatasetError
-        A folder holds no image files.
+    Files in `paths` are returned as they are. Folders and their subfolders are searched
+    for SUFFIXES, in natural order, without hidden files and cvind.mat; a folder without
+    images raises DatasetError.
     """
     images = []
     for path in map(Path, paths):
@@ -138,31 +120,29 @@ def find_images(paths):
 
 
 def _search_folder(folder):
-    def is_image(path):
-        is_hidden = any(p.startswith(".") for p in path.relative_to(folder).parts)
-        has_suffix = path.name.lower().endswith(SUFFIXES)
-        is_folds = path.name == "cvind.mat"
-        return has_suffix and not is_hidden and not is_folds and path.is_file()
-
-    def natural_order(path):
-        parts = re.split(r"(\d+)", str(path))
-        return [int(part) if part.isdecimal() else part for part in parts]
-
-    images = sorted(filter(is_image, folder.rglob("*")), key=natural_order)
+    images = []
+    for path in folder.rglob("*"):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        is_image = path.name.lower().endswith(SUFFIXES) and path.name != "cvind.mat"
+        if is_image and not is_hidden and path.is_file():
+            images.append(path)
     expected = f"names that end in {', '.join(SUFFIXES)}"
     remedy = "Give a file with another name directly"
-    require(images, folder, "no image files", expected, remedy)
-    return images
+    raster.require(images, folder, "no image files", expected, remedy)
+    return sorted(images, key=_natural_order)
+
+
+def _natural_order(path):
+    parts = re.split(r"(\d+)", str(path))
+    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def _find_reader(path):
     """Return the function that reads the format of the magic bytes."""
     is_file = path.is_file()  # a named pipe would block
-    require(is_file, path, "no such file", "an image file", "Check the name")
-    with file_errors(path, "an image"), open_gzip(path) as file:
+    raster.require(is_file, path, "no such file", "an image file", "Check the name")
+    with raster.file_errors(path, "an image"), open_gzip(path) as file:
         head = file.read(1024)
-    remedy = "Export or download it again"
-    require(head, path, "an empty file", "an image", remedy)
     if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520]):  # MATLAB's own 512 bytes
         return read_mat
     # before TIFF, which a preamble may imitate; files without one start with group 8
@@ -174,46 +154,35 @@ def _find_reader(path):
         return _read_npy
     if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
         return read_nifti
-    raise DatasetError(
-        f"{path}: got an unknown format, expected {FORMATS}. Convert it."
-    )
+    got = "an unknown format" if head else "an empty file"
+    raise DatasetError(f"{path}: got {got}, expected {FORMATS}. Export it again.")
 
 
 def _read_raster(path, slice_number):
-    pixels, is_color = read_raster(path, slice_number)
+    pixels, is_color = raster.read_raster(path, slice_number)
     return pixels, None, is_color
 
 
 def _read_npy(path, slice_number):
-    with file_errors(path, "a NumPy array"):
-        with memory_map(path) as file:
-            version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                read_header = np.lib.format.read_array_header_1_0
-            else:
-                read_header = np.lib.format.read_array_header_2_0
-            try:
-                shape, _, dtype = read_header(file)
-            except Exception:  # NumPy's message recommends to trust the file
-                raise DatasetError(
-                    "header: is damaged. Save the array again."
-                ) from None
-        remedy = "Save one gray slice as numbers"
-        require(not dtype.hasobject, "dtype", "Python objects", "numbers", remedy)
-        require(len(shape) == 2, "shape", shape, "(rows, columns)", remedy)
-        check_size(*shape)
-        select_slice(1, "slice", slice_number)
-        return np.load(path, mmap_mode="r", allow_pickle=False), None, False
+    with raster.file_errors(path, "a NumPy array"):
+        with open(path, "rb") as file:
+            version = file.read(8)[6]
+        # headers of later versions may declare gigabytes
+        raster.require(version == 1, "version", version, "1", "Save numbers")
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        is_slice, remedy = pixels.ndim == 2, "Save one gray slice"
+        raster.require(is_slice, "shape", pixels.shape, "(rows, columns)", remedy)
+        raster.select_slice(1, "slice", slice_number)
+        return pixels, None, False
 
 
 def _check_pixels(pixels):
     """Return numeric pixels, finite and in native byte order."""
-    is_numeric = pixels.dtype.kind in "biuf"
-    require(is_numeric, "pixels", pixels.dtype, "gray levels", "Save them as numbers")
-    check_size(*pixels.shape)
-    is_finite = np.isfinite(pixels)
-    remedy = "Look at the file in a viewer"
-    require(is_finite.any(), "pixels", "no finite value", "an MR slice", remedy)
+    is_numeric, remedy = pixels.dtype.kind in "biuf", "Save it as numbers"
+    raster.require(is_numeric, "pixels", pixels.dtype, "gray levels", remedy)
+    raster.check_size(*pixels.shape)
+    is_finite, remedy = np.isfinite(pixels), "Look at the file in a viewer"
+    raster.require(is_finite.any(), "pixels", "no finite value", "an MR slice", remedy)
     if not is_finite.all():
         pixels = np.where(is_finite, pixels, pixels[is_finite].min())
     if problem := find_intensity_problem(pixels):

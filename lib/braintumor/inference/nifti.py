@@ -23,15 +23,7 @@ def open_gzip(path):
 
 
 def read_nifti(path, slice_number=None):
-    """Read one slice of a NIfTI-1 or NIfTI-2 volume, not the whole volume.
-
-    Returns
-    -------
-    pixels : ndarray of shape (rows, columns)
-    spacing_mm : (float, float)
-    is_color : bool
-        False.
-    """
+    """Return pixels, spacing_mm and is_color (False) of one slice of a volume."""
     with file_errors(path, "NIfTI"), open_gzip(path) as file:
         is_nifti2 = file.read(8)[4:] == b"n+2\0"
         image_class = nibabel.Nifti2Image if is_nifti2 else nibabel.Nifti1Image
