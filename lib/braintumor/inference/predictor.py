@@ -72,7 +72,7 @@ class Prediction:
     def warnings(self):
         """Reasons why the prediction is unreliable, as a list of clauses."""
         warnings, spacing = [], self.image.spacing_mm
-        if self.image.color:
+        if self.image.is_color:
             warnings.append("it is a color image; MR slices are gray")
         for name, text in OOD_SCORES.items():
             if not self.ood_scores[name] <= 1:  # NaN is a warning too
@@ -109,7 +109,7 @@ class Predictor:
 
     def predict(self, images):
         """Predict a list of InputImage; returns a list of Prediction."""
-        slices = [preprocess_slice(image.square, IMAGE_SIZE) for image in images]
+        slices = [preprocess_slice(image.square_pixels, IMAGE_SIZE) for image in images]
         outputs = self.model.predict_on_batch(to_network_input(np.stack(slices)))
         return [
             self._make_prediction(image, {name: outputs[name][n] for name in outputs})
@@ -121,7 +121,7 @@ class Predictor:
         probabilities = outputs["classify"].mean(axis=(0, 1))
         gradcam = Image.fromarray(outputs["gradcam"][..., probabilities.argmax()])
         gradcam = np.asarray(gradcam.resize((size, size), Image.BILINEAR))
-        gradcam = image.cropped(gradcam)
+        gradcam = image.crop_to_image(gradcam)
         maps = outputs["head_maps"]
         masks = [threshold_by_expected_dice(one, len(one)) for one in maps]
         agreement = None
@@ -135,7 +135,9 @@ class Predictor:
             model_folds=self.folds,
             probabilities=probabilities,
             probability_std=outputs["classify"].std(axis=(0, 1)),
-            mask=image.cropped(threshold_by_expected_dice(outputs["segment"], size)),
+            mask=image.crop_to_image(
+                threshold_by_expected_dice(outputs["segment"], size)
+            ),
             gradcam=gradcam / max(gradcam.max(), 1e-9),
             mask_agreement=agreement,
             ood_scores=self._score_ood(outputs, np.array(dice)),

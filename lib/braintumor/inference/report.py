@@ -27,8 +27,8 @@ HEADER = ROW.format(*COLUMNS.split(","))
 
 def gray_image(prediction):
     """Return the image as displayed: uint8 (rows, columns)."""
-    square = prediction.image.square
-    return prediction.image.cropped(preprocess_slice(square, len(square)))
+    square = prediction.image.square_pixels
+    return prediction.image.crop_to_image(preprocess_slice(square, len(square)))
 
 
 def mask_overlay(prediction, opacity=0.35):

@@ -1,0 +1,70 @@
+"""OOD scores: training-like slices are under the thresholds, others over them."""
+
+import numpy as np
+import pytest
+
+from braintumor.inference.ood import OOD_SCORES, compute_ood_scores, fit_ood_reference
+
+MIXING = np.random.default_rng(1).normal(size=(10, 256))
+
+
+def sample_outputs(rng, n, noise=0.1, features=0.0, dice=0.9):
+    """Outputs of a network for n slices whose thumbnails are brighter below."""
+    upright = np.repeat(np.arange(16) >= 8, 16)
+    thumbnail = upright + rng.normal(size=(n, 10)) @ MIXING * 0.1
+    return {
+        "thumbnail": thumbnail + rng.normal(0, noise, (n, 256)),
+        "features": rng.normal(features, size=(n, 256)),
+        "expected_dice": dice + rng.uniform(-0.05, 0.05, n),
+    }
+
+
+@pytest.fixture(scope="module")
+def reference():
+    rng = np.random.default_rng(0)
+    return fit_ood_reference(sample_outputs(rng, 800), sample_outputs(rng, 400))
+
+
+def share_over(reference, outputs):
+    scores = compute_ood_scores(reference, **outputs)
+    return dict(zip(OOD_SCORES, (scores > 1).mean(axis=0), strict=True))
+
+
+def test_slices_like_the_training_slices_are_under_the_thresholds(reference):
+    outputs = sample_outputs(np.random.default_rng(2), 400)
+    assert all(share < 0.05 for share in share_over(reference, outputs).values())
+
+
+@pytest.mark.parametrize(
+    ("score", "change"),
+    [
+        ("reconstruction", {"noise": 1.0}),
+        ("features", {"features": 3.0}),
+        ("mask", {"dice": 0.3}),
+    ],
+)
+def test_slices_unlike_the_training_slices_are_over_a_threshold(
+    reference, score, change
+):
+    outputs = sample_outputs(np.random.default_rng(2), 50, **change)
+    assert share_over(reference, outputs)[score] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("transform", "is_upright"),
+    [
+        (lambda x: x[:, ::-1], False),
+        (lambda x: np.rot90(x, 1, (1, 2)), False),
+        (lambda x: np.rot90(x, -1, (1, 2)), False),
+        (lambda x: x[..., ::-1], True),
+    ],
+    ids=["upside-down", "left", "right", "mirrored"],
+)
+def test_orientation_score_detects_rotation_but_not_mirror_images(
+    reference, transform, is_upright
+):
+    outputs = sample_outputs(np.random.default_rng(2), 50)
+    thumbnails = transform(outputs["thumbnail"].reshape(-1, 16, 16)).reshape(-1, 256)
+    outputs["thumbnail"] = thumbnails
+    share = share_over(reference, outputs)["orientation"]
+    assert share < 0.1 if is_upright else share > 0.9

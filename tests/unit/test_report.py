@@ -1,0 +1,128 @@
+"""Reports of predictions: dictionary, table row, overlays, HTML page, file names."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from braintumor.inference import report
+from braintumor.inference.formats import InputImage
+from braintumor.inference.ood import OOD_SCORES
+from braintumor.inference.predictor import Prediction
+
+PIXELS = np.add.outer(np.arange(40), np.arange(48)).astype(np.uint8)
+
+
+@pytest.fixture
+def prediction():
+    mask = np.zeros(PIXELS.shape, bool)
+    mask[4:10, 5:12] = True
+    return Prediction(
+        image=InputImage("slice.png", PIXELS, spacing_mm=(0.5, 0.5)),
+        model_folds=(1, 2, 3, 4, 5),
+        probabilities=np.array([0.1, 0.7, 0.2], np.float32),
+        probability_std=np.array([0.01, 0.02, 0.03], np.float32),
+        mask=mask,
+        gradcam=mask.astype(np.float32),
+        mask_agreement=0.91,
+        ood_scores=dict.fromkeys(OOD_SCORES, 0.5),
+    )
+
+
+def test_prediction_derives_class_box_and_area(prediction):
+    assert prediction.label == 2
+    assert prediction.box == (4, 5, 10, 12)
+    assert prediction.area_mm2 == 42 * 0.25
+    assert prediction.warnings == []
+
+
+def test_prediction_without_spacing_or_mask_has_no_area_or_box(prediction):
+    image = InputImage("slice.png", PIXELS)
+    empty = replace(prediction, image=image, mask=np.zeros(PIXELS.shape, bool))
+    assert empty.area_mm2 is None
+    assert empty.box is None
+    assert report.to_dict(empty)["area_pixels"] == 0
+    assert "empty mask" in report.format_row(empty)
+    assert "the mask is empty" in report.render_report(empty)
+
+
+@pytest.mark.parametrize(
+    ("changes", "image_changes", "expected"),
+    [
+        ({}, {"is_color": True}, "color image"),
+        ({}, {"spacing_mm": (0.5, 1.0)}, "not square"),
+        ({"n_models_trained_on_patient": 4}, {}, "4 of the networks were trained"),
+        ({"ood_scores": dict.fromkeys(OOD_SCORES, 2.0)}, {}, "not look like"),
+        ({"ood_scores": dict.fromkeys(OOD_SCORES, np.nan)}, {}, "not look like"),
+    ],
+    ids=["color", "spacing", "trained", "ood", "nan"],
+)
+def test_unreliable_predictions_have_a_warning_everywhere(
+    prediction, changes, image_changes, expected
+):
+    image = replace(prediction.image, **image_changes)
+    prediction = replace(prediction, image=image, **changes)
+    assert expected in prediction.warnings[0]
+    assert f"WARNING: {prediction.warnings[0]}" in report.format_row(prediction)
+    page = report.render_report(prediction)
+    assert page.index("This prediction is unreliable") < page.index("Predicted class")
+
+
+def test_dictionary_is_json(prediction):
+    image = replace(prediction.image, label=1)
+    result = json.loads(json.dumps(report.to_dict(replace(prediction, image=image))))
+    assert result["predicted_class"] == "glioma"
+    assert result["true_class"] == "meningioma"
+    assert result["probabilities"]["pituitary tumor"] == pytest.approx(0.2)
+    assert result["probability_std"] == pytest.approx(0.02)
+    assert result["area_pixels"] == 42
+    assert result["area_mm2"] == 10.5
+    assert result["model_folds"] == [1, 2, 3, 4, 5]
+
+
+def test_row_stands_under_the_header(prediction):
+    row, header = report.format_row(prediction), report.HEADER
+    start = header.index("probability")
+    assert row[start : start + len("probability")].strip() == "0.700"
+
+
+def test_overlays_have_the_shape_of_the_image(prediction):
+    overlay = report.mask_overlay(prediction)
+    assert overlay.shape == report.gradcam_overlay(prediction).shape == (40, 48, 3)
+    assert (overlay[20, 20] == report.gray_image(prediction)[20, 20]).all()
+    assert (overlay[4, 5] == (0x56, 0xB4, 0xE9)).all()  # opaque outline
+
+
+def test_page_needs_no_other_file_and_escapes_names(prediction):
+    image = replace(prediction.image, name="<script>x</script>.png")
+    page = report.render_report(replace(prediction, image=image))
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert report.NOTICE in page
+    sources = re.findall(r"(?:src|href)=\"([^\"]+)", page)
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_report_of_a_single_network_names_its_fold(prediction):
+    single = replace(prediction, model_folds=(3,), mask_agreement=None)
+    assert "the network of fold 3" in report.render_report(single)
+
+
+def test_files_are_written_with_the_mask_at_native_size(prediction, tmp_path):
+    report.write_report(prediction, tmp_path, "a")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"a.mask.png", "a.overlay.png", "a.html"}
+    mask = np.asarray(Image.open(tmp_path / "a.mask.png"))
+    assert ((mask == 255) == prediction.mask).all()
+
+
+def test_stems_are_unique_and_short_enough_for_a_file_system():
+    names = ("a/1.png", "b/1.png", "1.png-2", "1.dcm", "脑" * 83 + ".mat")
+    stems = list(report.unique_stems([Path(name) for name in names]).values())
+    assert stems[:4] == ["1.png", "1.png-2", "1.png-2-2", "1.dcm"]
+    assert len(stems[4].encode()) <= report.MAX_STEM
