@@ -1,7 +1,7 @@
 """Does a sweep on a cluster that loses a node end with the tables of one machine? Run by `make cluster-test`, as root.
 
 A real SLURM (Debian's) is started on this host, with two nodes of one core each, and takes the sweep beside this file
-as jobs through profiles/slurm. When three of its folds are done, the second node goes as in a power cut: its slurmd and
+as jobs through workflow/profiles/slurm. When three of its folds are done, the second node goes as in a power cut: its slurmd and
 all that it had started are killed. SLURM must give its job to the other node, and the sweep must end. The same sweep is
 then run without SLURM, and each table of the two is compared byte by byte. Both run in clones of the last commit, in a
 temporary folder that also holds all of SLURM: configuration, keys, state and logs. The figures go to results/tested.
