@@ -12,7 +12,6 @@ from braintumor.data.splits import (
     Split,
     assign_folds,
     audit_leakage,
-    make_grouped_folds,
     make_original_split,
     make_split,
     patient_family,
@@ -151,14 +150,6 @@ def test_class_with_too_few_patients_is_refused():
         assign_folds(index, "family")
     with pytest.raises(DatasetError, match="fold 1"):
         make_split(index, "official", 1)
-
-
-def test_grouped_folds_keep_groups_together_and_classes_balanced(index):
-    folds = make_grouped_folds(index["label"], index["family"], seed=0)
-    assert pd.Series(folds).groupby(index["family"]).nunique().eq(1).all()
-    shares = pd.crosstab(folds, index["label"], normalize="columns")
-    assert shares.shape == (5, 3)
-    assert shares.min(axis=None) > 0.1 and shares.max(axis=None) < 0.3
 
 
 # The splits of the original study

@@ -42,8 +42,12 @@ class ProblemCollector:
         try:
             return function(*args)
         except ValueError as error:
-            self.problems.append((self.source, f"{field}: {error}"))
+            self.add(field, error)
             return None
+
+    def add(self, field, problem):
+        """Record one problem."""
+        self.problems.append((self.source, f"{field}: {problem}"))
 
     def raise_problems(self):
         """Raise a DatasetError that lists all problems, if there are any."""

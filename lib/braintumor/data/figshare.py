@@ -73,7 +73,7 @@ def read_mat(path):
         def read(name, check):
             return problems.check(name, lambda: check(read_field(struct, name)))
 
-        label = read("label", check_label)
+        label = read("label", _check_label)
         pid = read("PID", _decode_pid)
         border = read("tumorBorder", _check_border)
         image = read("image", lambda values: check_image(values.T))  # column-major
@@ -84,13 +84,11 @@ def read_mat(path):
     return Slice(number, pid, label, image, mask, border)
 
 
-def check_label(value):
-    """Return the class of a slice as an int; ValueError if it is not in LABELS."""
-    if np.size(value) == 1 and np.ravel(value)[0] in LABELS:
-        return int(np.ravel(value)[0])
-    names = ", ".join(f"{label} ({name})" for label, name in LABELS.items())
-    got = np.ravel(value)[0] if np.size(value) == 1 else f"{np.size(value)} values"
-    raise ValueError(f"got {got}, expected one of {names}")
+def _check_label(value):
+    if value.size != 1 or value.item() not in LABELS:
+        names = ", ".join(f"{label} ({name})" for label, name in LABELS.items())
+        raise ValueError(f"got {value.ravel()[:3].tolist()}, expected one of {names}")
+    return int(value.item())
 
 
 def _decode_pid(codes):

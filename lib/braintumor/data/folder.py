@@ -3,11 +3,14 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import joblib
 import numpy as np
 import pandas as pd
+import pydantic
 from PIL import Image
+from pydantic import BeforeValidator, Field, StringConstraints
 from tqdm import tqdm
 
 from braintumor.core.errors import DatasetError, ProblemCollector, shorten
@@ -15,17 +18,14 @@ from braintumor.core.files import atomic_write
 from braintumor.data.figshare import (
     Slice,
     check_image,
-    check_label,
     check_mask,
     read_cvind,
     read_mat,
 )
 from braintumor.data.labels import LABELS, PLANES
 from braintumor.data.preprocessing import pad_to_square
-from braintumor.data.splits import FOLDS
 
 REQUIRED_COLUMNS = ("image", "mask", "label", "patient")
-
 MIN_PARALLEL = 64  # slices; for fewer, starting processes takes longer than reading
 
 
@@ -105,23 +105,61 @@ def read_slice(source):
     return read_mat(source.path) if source.row is None else _read_png_pair(source)
 
 
+LABEL_NAMES = {name: label for label, name in LABELS.items()}
+LABEL_NAMES |= {str(label): label for label in LABELS}
+
+
+class _Row(pydantic.BaseModel):
+    """Cells of a row of slices.csv but for its files; empty cells are left out."""
+
+    label: Annotated[
+        Literal[tuple(LABELS)],
+        BeforeValidator(lambda cell: LABEL_NAMES.get(cell.strip().lower(), cell)),
+    ]
+    patient: Annotated[
+        str,  # \PC: printable
+        StringConstraints(strip_whitespace=True, max_length=64, pattern=r"^\PC+$"),
+    ]
+    fold: Annotated[int, Field(ge=1, le=5)] | None = None
+    plane: Annotated[
+        Literal[PLANES], BeforeValidator(lambda cell: cell.strip().lower())
+    ] = "unknown"
+    spacing_mm: Annotated[float, Field(gt=0, lt=10)] | None = None
+
+
+def _check_row(row, problems):
+    """Return a _Row, or None after recording its problems."""
+    try:
+        return _Row(**{name: cell for name, cell in row.items() if cell.strip()})
+    except pydantic.ValidationError as error:
+        for item in error.errors():
+            field, text = item["loc"][0], item["msg"].replace("Input should", "should")
+            problems.add(field, f"got {row[field]!r}, {text}")
+        return None
+
+
 def _read_png_pair(source):
-    row, folder = source.row, source.path.parent
+    folder = source.path.parent
     problems = ProblemCollector(f"{source.path}, row {source.file}")
-    image = problems.check("image", _read_image, folder, row["image"])
-    mask = problems.check("mask", _read_mask, folder, row["mask"], image)
+    row = _check_row(source.row, problems)
+    image = problems.check("image", _read_image, folder, source.row["image"])
+    mask = problems.check("mask", _read_mask, folder, source.row["mask"], image)
     if image is not None:
         image = problems.check("image", check_image, pad_to_square(image))
     if image is not None and mask is not None:
         mask = problems.check("mask", check_mask, pad_to_square(mask), image.shape)
-    label = problems.check("label", _parse_label, row["label"])
-    pid = problems.check("patient", _parse_patient, row["patient"])
-    fold = problems.check("fold", _parse_fold, row.get("fold", ""))
-    plane = problems.check("plane", _parse_plane, row.get("plane", ""))
-    spacing = problems.check("spacing_mm", _parse_spacing, row.get("spacing_mm", ""))
     problems.raise_problems()
-    border = _bounding_box(mask)  # PNG pairs have no border
-    return Slice(source.file, pid, label, image, mask, border, fold, plane, spacing)
+    return Slice(
+        source.file,
+        pid=row.patient,
+        label=row.label,
+        image=image,
+        mask=mask,
+        border=_bounding_box(mask),  # PNG pairs have no border
+        fold=row.fold,
+        plane=row.plane,
+        spacing_mm=row.spacing_mm,
+    )
 
 
 def _read_image(folder, name):
@@ -146,46 +184,6 @@ def _read_mask(folder, name, image):
     if mask.max() > 1 and set(np.unique(mask)) <= {0, mask.max()}:
         return mask > 0  # paint programs store 0 and 255
     return mask
-
-
-def _parse_label(text):
-    numbers = {name: number for number, name in LABELS.items()}
-    numbers |= {str(number): number for number in LABELS}
-    return numbers.get(text.strip().lower()) or check_label(text)
-
-
-def _parse_patient(text):
-    pid = text.strip()
-    if not 1 <= len(pid) <= 64 or not pid.isprintable():
-        raise ValueError(f"got {text[:64]!r}, expected up to 64 printable characters")
-    return pid
-
-
-def _parse_fold(text):
-    if not text.strip():
-        return None
-    if text.strip() not in map(str, FOLDS):
-        raise ValueError(f"got {text!r}, expected 1 to 5")
-    return int(text)
-
-
-def _parse_plane(text):
-    plane = text.strip().lower() or "unknown"
-    if plane not in PLANES:
-        raise ValueError(f"got {text!r}, expected one of {', '.join(PLANES)}")
-    return plane
-
-
-def _parse_spacing(text):
-    if not text.strip():
-        return None
-    try:
-        spacing = float(text)
-    except ValueError:
-        spacing = 0.0
-    if not 0 < spacing < 10:
-        raise ValueError(f"got {text!r}, expected millimeters, over 0 and under 10")
-    return spacing
 
 
 def _bounding_box(mask):

@@ -31,6 +31,7 @@ from braintumor.data.preprocessing import (
 from braintumor.data.splits import make_grouped_folds, patient_family
 
 FORMAT_VERSION = 2  # raise it when the same slices would be prepared differently
+TEMPORARY = ["max", "mask_sha256"]  # columns of the index while it is made
 
 
 @dataclass(frozen=True)
@@ -96,26 +97,15 @@ def prepare_data(
     if out.exists() and not (out / "prepared.json").exists() and any(out.iterdir()):
         raise DatasetError(f"{out}: holds other files, expected a prepared set")
     prepare = partial(_prepare_slice, image_size=image_size, percentiles=percentiles)
-    shape = (len(sources), image_size, image_size)
-    with atomic_directory(out) as unfinished:
-        images = open_memmap(unfinished / "images.npy", "w+", np.uint8, shape)
-        masks = open_memmap(unfinished / "masks.npy", "w+", np.uint8, shape)
-        rows = []
-        results = map_slices(prepare, sources, n_jobs, "preparing", progress)
-        for number, (row, image, mask) in enumerate(results):
-            rows.append(row)
-            images[number], masks[number] = image, mask
-        index = pd.DataFrame(rows)
+    results = map_slices(prepare, sources, n_jobs, "preparing", progress)
+    with atomic_directory(out) as folder:
+        index, images, masks = _write_arrays(folder, results, len(sources), image_size)
         kind = _detect_kind(directory, index)
-        index, mask_hashes = (
-            index.drop(columns=["max", "mask_sha256"]),
-            index["mask_sha256"],
-        )
         index, folds = _add_metadata(directory, index, kind)
-        index.to_parquet(unfinished / "index.parquet", index=False)
+        index.drop(columns=TEMPORARY).to_parquet(folder / "index.parquet", index=False)
         info = {
             "kind": kind,
-            "digest": _compute_digest(index, mask_hashes, images, masks),
+            "digest": _compute_digest(index, images, masks),
             "size": image_size,
             "percentiles": list(percentiles),
             "slices": len(index),
@@ -123,9 +113,22 @@ def prepare_data(
             "source": str(directory.resolve()),
             "fingerprint": _fingerprint(directory, sources),
         }
-        del images, masks  # flushes the memory maps
-        write_json(unfinished / "prepared.json", info)
+        write_json(folder / "prepared.json", info)
     return open_prepared(out)
+
+
+def _write_arrays(folder, results, n_slices, image_size):
+    """Write images.npy and masks.npy; return the index and both memory maps."""
+    shape = (n_slices, image_size, image_size)
+    images = open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+    masks = open_memmap(folder / "masks.npy", "w+", np.uint8, shape)
+    rows = []
+    for number, (row, image, mask) in enumerate(results):
+        rows.append(row)
+        images[number], masks[number] = image, mask
+    images.flush()
+    masks.flush()
+    return pd.DataFrame(rows), images, masks
 
 
 def _prepare_slice(source, image_size, percentiles):
@@ -150,10 +153,11 @@ def _prepare_slice(source, image_size, percentiles):
     return row, image, resize_mask(item.mask, image_size)
 
 
-def _compute_digest(index, mask_hashes, images, masks):
+def _compute_digest(index, images, masks):
     """Hash index and pixels; compressed masks differ between versions of zlib."""
-    digest = hashlib.sha256(index.drop(columns="mask_bits").to_json().encode())
-    digest.update("".join(mask_hashes).encode())
+    table = index.drop(columns=["mask_bits", *TEMPORARY])
+    digest = hashlib.sha256(table.to_json().encode())
+    digest.update("".join(index["mask_sha256"]).encode())
     digest.update(images)
     digest.update(masks)
     return digest.hexdigest()
@@ -240,13 +244,12 @@ def open_data(data, image_size, percentiles=PERCENTILES):
     """
     directory = _generate_phantom(resolve_data(data))
     folder = cache_dir(data, image_size, percentiles)
-    prepared = _open_current(folder, directory)
-    if prepared is None:
-        with directory_lock(folder):  # another process may have prepared it meanwhile
-            prepared = _open_current(folder, directory)
-            if prepared is None:
-                prepared = prepare_data(directory, folder, image_size, percentiles)
-    return prepared
+    if prepared := _open_current(folder, directory):
+        return prepared
+    with directory_lock(folder):  # another process may be preparing it
+        if prepared := _open_current(folder, directory):
+            return prepared
+        return prepare_data(directory, folder, image_size, percentiles)
 
 
 def _open_current(folder, directory):
