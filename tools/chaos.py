@@ -1,259 +1,196 @@
-"""Stop a run again and again, at random moments of each of its stages, and see what comes out in the end.
+"""Stop a run at random moments, go on, and compare its predictions (`make chaos`).
 
     python tools/chaos.py [SEED]
 
-A tiny run (tools/chaos.yaml) is made in a copy of the project: once undisturbed, then in passes that are stopped many
-times, by kill -9, by Ctrl-C and by SIGTERM, and continued by the same command. Prints a line a stop, and writes
-results/tested/chaos.csv and chaos.json. Exits with 1 if a table differs in a byte from the undisturbed run's, if a stop
-cost more than one epoch, or if Ctrl-C or SIGTERM left no sentence, a lock or something running. It takes minutes, so it
-is no part of the tests. Needs Linux or macOS.
+A clone of the last commit makes a tiny run (tools/chaos.yaml) undisturbed, then again
+and again, each time stopped at random moments and continued by the same command after
+`snakemake --unlock`. Writes chaos.csv and chaos.json; exits with 1 if a table differs
+in a byte, if finished epochs are trained again, or if a stopped run leaves a process
+or, by Ctrl-C or SIGTERM, a lock. Some 20 minutes. Needs Linux or macOS.
 """
 
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import psutil
-from results import keep
+from results import clone_project, save_results, snakemake
 
-from braintumor.core.files import ROOT
-from braintumor.core.processes import left_over
 from braintumor.data.phantom import write_phantom
-from braintumor.training.provenance import machine
+from braintumor.training.provenance import collect_environment
 
-RUN, EPOCHS = "chaos-phantom", 8
-# The stages of a run, the last first, and what of the project is new while one is under way.
-STAGES = {
-    "building the book": "_build/new",
-    "evaluating": f"book/runs/{RUN}/partial/04_evaluate.ipynb",
-    "keeping the result": f"results/{RUN}/*/.fold-1-*/predictions.csv",
-    "writing a checkpoint": f"results/{RUN}/*/.fold-1-*/.*.weights.h5",
-    "in an epoch": f"results/{RUN}/*/.fold-1.lock",
-    "starting notebooks": f"book/runs/{RUN}/run.yaml",
-    "preparing": "data/prepared/*/.*.unfinished-*",
-    "starting": "results/.run.lock",
-}
-KILLED_IN = [
-    *("starting", "preparing", "starting notebooks", "in an epoch", "in an epoch", "writing a checkpoint"),
-    *("in an epoch", "keeping the result", "evaluating", "building the book"),
-]
-STOPPED_IN = ["preparing", "in an epoch", "evaluating", "building the book"]
-LINE = "{:22} {:>7}  {:17} {:>5} {:>3} {:>9} {:>7} {:>6}  {}"
-SENTENCE = "braintumor: stopped; what was finished is kept, the same command goes on from there"
-
-
-def copy_of_project(folder):
-    """The project as it is here, committed or not, with the scores that prose names, no other results; and slices."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        wanted = not name.startswith(("results/", "models/")) or name == "results/full/scores.json"
-        if wanted and (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    shutil.copy(ROOT / "tools/chaos.yaml", folder / "config")
-    write_phantom(folder / "data/slices", patients=15, size=64, progress=False)
+N_STOPS = 28
+RUN = "results/chaos-slices/single"
+MARK = "BRAINTUMOR_CHAOS"  # environment variable of all processes of a run
 
 
 class Attempt:
-    """The command, given once: the process, what it says, and which stage it is in."""
+    """One call of Snakemake in a project, which may be a continued run."""
 
     def __init__(self, project):
-        self.project, self.began = project, time.time() - 0.02  # a file's time can be that much behind
-        self.output = project / "output.txt"
-        command = [sys.executable, "-m", "braintumor.cli", "run", "--profile", "chaos", "--data", "data/slices"]
-        environment = os.environ | {"PYTHONPATH": str(project / "lib"), "PYTHONUNBUFFERED": "1"}
+        self.project, self.output = project, project.parent / "output.txt"
+        self.started = time.perf_counter()
+        config = Path(__file__).with_suffix(".yaml")
+        options = (config, project.parent / "slices", f"{RUN}/scores.json")
+        unlock = snakemake(project, *options, "--cores", "1", "--unlock")
+        subprocess.run(**unlock, capture_output=True, check=True)
+        command = snakemake(project, *options, "--cores", "2")
+        command["env"][MARK] = str(project)
         with open(self.output, "w") as output:
             self.process = subprocess.Popen(
-                command, cwd=project, env=environment, stdout=output, stderr=output, start_new_session=True
+                **command, stdout=output, stderr=output, start_new_session=True
             )
 
+    def wait(self, seconds=None):
+        """Wait for the end; return whether it came within so many seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll() is not None
+
+    @property
     def stage(self):
-        return next((stage for stage, path in STAGES.items() if any(map(self._new, self.project.glob(path)))), "")
+        """The rule that Snakemake started last."""
+        rules = re.findall(r"^(?:local)?rule (\w+):", self.output.read_text(), re.M)
+        return rules[-1].replace("_", " ") if rules else "starting"
 
-    def _new(self, path):
-        try:
-            return path.stat().st_mtime > self.began
-        except FileNotFoundError:
-            return False
+    @property
+    def epochs(self):
+        """The finished epochs: a list of (page, epoch)."""
+        return re.findall(r"^(\S+) \| epoch +(\d+)/", self.output.read_text(), re.M)
 
-    def wait_for(self, stage):
-        """Whether the run comes to a stage."""
-        while self.process.poll() is None:
-            if self.stage() == stage:
-                return True
-            time.sleep(0.002)
-        return False
+    def find_processes(self):
+        """List the running processes of the run."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == str(self.project):
+                    found.append(process)
+        return [process for process in found if process.status() != "zombie"]
+
+    def wait_for_processes(self, seconds=30):
+        """Kill the processes that are left after a while; return their number."""
+        _, left = psutil.wait_procs(self.find_processes(), timeout=seconds)
+        for process in left:
+            process.kill()
+        return len(left)
 
 
-def kill_the_command(attempt):
-    attempt.process.kill()
-
-
-def kill_its_group(attempt):
+def kill_snakemake_and_jobs(attempt):
     os.killpg(attempt.process.pid, signal.SIGKILL)
 
 
 def kill_a_kernel(attempt):
-    kernels = [process for process in left_over(attempt.project) if "ipykernel_launcher" in process.cmdline()]
-    (kernels or [attempt.process])[0].kill()
+    for process in attempt.find_processes():
+        if "ipykernel_launcher" in process.cmdline():
+            return process.kill()
+    kill_snakemake_and_jobs(attempt)
 
 
 def kill_everything(attempt):
     """As a power cut does."""
-    watchdog = psutil.Process(attempt.process.pid).children()
-    for process in [*watchdog, *left_over(attempt.project), attempt.process]:
+    for process in attempt.find_processes():
         process.kill()
 
 
-def ctrl_c(attempt):
+def interrupt(attempt):
+    """Ctrl-C."""
     os.killpg(attempt.process.pid, signal.SIGINT)
 
 
-def sigterm(attempt):
+def terminate(attempt):
+    """SIGTERM, as a server sends that shuts down."""
     attempt.process.terminate()
 
 
-KILLS = [kill_the_command, kill_its_group, kill_a_kernel, kill_everything]
+KILLS = (kill_snakemake_and_jobs, kill_a_kernel, kill_everything)
+REQUESTS = (interrupt, terminate)
 
 
-def tables(project):
-    """What must be the same: the predictions of all folds that are finished, {path: bytes}."""
-    return {path.relative_to(project): path.read_bytes() for path in (project / "results").glob("*/*/fold-1/*ions.csv")}
+def read_tables(project):
+    """Return {path: bytes} of all tables of finished folds."""
+    paths = (project / RUN).glob("*/fold-1/*ions.csv")
+    return {path.relative_to(project): path.read_bytes() for path in paths}
 
 
-def kept_epochs(project):
-    """Epochs that are kept, {task: number}."""
-    kept = {"classify": 0, "segment": 0}
-    for task in kept:
-        for path in (project / f"results/{RUN}/{task}").glob("*fold-1*/history.csv"):
-            kept[task] = len(pd.read_csv(path))
-    return kept
+def stop_run(project, expected, duration, epochs, rng):
+    """Start or continue a run and stop it at a random moment: a row of the table.
 
-
-def said_epochs(output):
-    """The last epoch that was said to be done, {task: number}."""
-    said = re.findall(rf"(classify|segment)-fold-1 \| epoch +(\d+)/{EPOCHS}", output)
+    `epochs` counts the finished epochs of the run so far.
+    """
+    attempt = Attempt(project)
+    has_ended = attempt.wait(rng.uniform(0, duration))
+    way, faults = rng.choice(KILLS + REQUESTS), []
+    stage = "the end" if has_ended else attempt.stage
+    if not has_ended:
+        way(attempt)
+        attempt.process.wait()
+        if attempt.wait_for_processes():
+            faults.append("a process is left")
+        if way in REQUESTS and any(project.glob(".snakemake/locks/*")):
+            faults.append("a lock is left")
+    elif attempt.process.returncode:
+        sys.exit(f"{attempt.output.read_text()}\nA continued run failed.")
+    repeated = sum(epochs[epoch] > 0 for epoch in attempt.epochs)
+    epochs.update(attempt.epochs)
+    tables = read_tables(project)
+    n_equal = sum(content == expected[path] for path, content in tables.items())
+    if n_equal < (len(expected) if has_ended else len(tables)):
+        faults.append("tables differ")
+    if repeated > 1:
+        faults.append("finished epochs are repeated")
     return {
-        task: max([int(epoch) for name, epoch in said if name == task], default=0) for task in ("classify", "segment")
+        "stage": stage,
+        "seconds": round(time.perf_counter() - attempt.started, 1),
+        "stopped by": "" if has_ended else way.__name__.replace("_", " "),
+        "epochs repeated": repeated,
+        "tables": len(tables),
+        "equal": n_equal,
+        "fault": "; ".join(faults),
     }
 
 
-def undisturbed(project):
-    """The run from beginning to end: its tables, and the mean seconds that it stays in each stage."""
-    attempt, stays = Attempt(project), defaultdict(list)
-    last, since = "", time.time()
-    while attempt.process.poll() is None:
-        if (stage := attempt.stage()) != last:
-            stays[last].append(time.time() - since)
-            last, since = stage, time.time()
-        time.sleep(0.002)
-    stays[last].append(time.time() - since)
-    if attempt.process.returncode:
-        sys.exit(attempt.output.read_text() + "\nthe undisturbed run failed")
-    missing = set(STAGES) - set(stays)
-    if missing:
-        sys.exit(f"stages that were not seen in the undisturbed run: {missing}")
-    return tables(project), {stage: sum(stays[stage]) / len(stays[stage]) for stage in STAGES}
-
-
-def stop(project, stage, wait, way, whole):
-    """Give the command, stop it `wait` seconds after it has come to `stage`; what was found, as a row."""
-    attempt = Attempt(project)
-    met = attempt.wait_for(stage)
-    time.sleep(wait if met else 0)
-    seconds, found = time.time() - attempt.began, attempt.stage()
-    training = {path.parent.name for path in project.glob(STAGES["in an epoch"]) if attempt._new(path)}
-    if ended := attempt.process.poll() is not None:
-        found = "at its end"
-    else:
-        way(attempt)
-    code = attempt.process.wait()
-    output, kept = attempt.output.read_text(), kept_epochs(project)
-    said, there = said_epochs(output), tables(project)
-    repeated = {task: max(0, said[task] - kept[task]) + (task in training and kept[task] < EPOCHS) for task in kept}
-    equal = sum(content == whole[path] for path, content in there.items())
-    faults = [] if equal == len(there) else ["tables differ"]
-    faults += ["more than one epoch is lost"] if max(repeated.values()) > 1 else []
-    if way in (ctrl_c, sigterm) and not ended:
-        faults += (
-            [] if (code, SENTENCE in output, "Traceback" in output) == (130, True, False) else ["no clear sentence"]
-        )
-        faults += ["something is left running"] if left_over(attempt.project) else []
-        faults += ["a lock is left"] if (project / STAGES["starting"]).exists() else []
-    if "no clear sentence" in faults:
-        print(output)
-    return shown(found, seconds, None if ended else way, kept, max(repeated.values()), len(there), equal, faults)
-
-
-def shown(stage, seconds, way, kept, repeated, there, equal, faults):
-    """A row of the table, printed."""
-    row = {"stage": stage, "seconds": round(seconds, 1), "stopped by": way.__name__.replace("_", " ") if way else ""}
-    row |= {f"{task} epochs kept": kept[task] for task in kept}
-    row |= {"epochs repeated": repeated, "tables": there, "equal": equal, "fault": "; ".join(faults)}
-    print(LINE.format(*row.values()), flush=True)
-    return row
-
-
-def from_nothing(project):
-    for folder in (f"results/{RUN}", "book/runs", "data/prepared", "_build", ".snakemake"):
-        shutil.rmtree(project / folder, ignore_errors=True)
-
-
-def one_pass(project, stages, ways, draw, whole, stays):
-    """One run that is stopped in each of `stages` and then left alone: a row for each stop, and one for the end."""
-    from_nothing(project)
-    rows = []
-    for stage in stages:
-        wait, way = draw.uniform(0, stays[stage]), draw.choice(ways)
-        rows.append(stop(project, stage, wait, way, whole))
-        if not rows[-1]["stopped by"]:  # it had come to its end: once more, from the start
-            from_nothing(project)
-            rows.append(stop(project, stage, wait, way, whole))
-    last = Attempt(project)
-    code, there, kept = last.process.wait(), tables(project), kept_epochs(project)
-    equal = sum(content == whole[path] for path, content in there.items())
-    faults = [] if code == 0 and equal == len(whole) else ["the last command did not end with the same tables"]
-    if faults:
-        print(last.output.read_text())
-    rows.append(shown("the end", time.time() - last.began, None, kept, 0, len(there), equal, faults))
-    return rows
-
-
 def main(seed):
-    draw = random.Random(seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        project = Path(scratch).resolve() / "project"
-        copy_of_project(project)
-        whole, stays = undisturbed(project)
-        print("seconds in each stage:", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stays.items()))
-        print(LINE.format("stage", "seconds", "stopped by", "kept", "", "repeated", "tables", "equal", ""))
-        passes = [(KILLED_IN, KILLS), (KILLED_IN, KILLS), (STOPPED_IN, [ctrl_c]), (STOPPED_IN, [sigterm])]
-        rows = [row for given in passes for row in one_pass(project, *given, draw, whole, stays)]
+    rng, rows, n_stops = random.Random(seed), [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        project = clone_project(Path(folder).resolve() / "project")
+        write_phantom(project.parent / "slices", 15, size=64, progress=False)
+        attempt = Attempt(project)
+        attempt.wait()
+        duration, expected = time.perf_counter() - attempt.started, read_tables(project)
+        if attempt.process.returncode or not expected:
+            sys.exit(f"{attempt.output.read_text()}\nThe undisturbed run failed.")
+        while n_stops < N_STOPS:
+            subprocess.run(["git", "clean", "-fdxq"], cwd=project, check=True)
+            epochs = Counter()
+            while True:
+                rows.append(stop_run(project, expected, duration, epochs, rng))
+                print(*rows[-1].values(), sep="\t", flush=True)
+                if not rows[-1]["stopped by"]:
+                    break
+                n_stops += 1
     table = pd.DataFrame(rows)
-    kills = table["stopped by"].str.startswith("kill ")
+    is_kill = table["stopped by"].str.startswith("kill")
     record = {
         "seed": seed,
-        "kills": int(kills.sum()),
-        "stopped by Ctrl-C or SIGTERM": int((~kills & table["stopped by"].ne("")).sum()),
-        "runs continued to the end": int(table["stage"].eq("the end").sum()),
+        "kills": int(is_kill.sum()),
+        "stopped by Ctrl-C or SIGTERM": n_stops - int(is_kill.sum()),
+        "runs continued to the end": int(table["stopped by"].eq("").sum()),
         "tables compared": int(table["tables"].sum()),
         "tables equal byte for byte": int(table["equal"].sum()),
         "most epochs repeated after a stop": int(table["epochs repeated"].max()),
         "faults": int(table["fault"].ne("").sum()),
     }
-    print(*(f"{name}: {value}" for name, value in record.items()), sep="\n")
-    keep("chaos", table, record | machine(threads=1))
+    print(record)
+    save_results("chaos", table, record | collect_environment(threads=1))
     return 1 if record["faults"] else 0
 
 

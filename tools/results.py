@@ -1,6 +1,10 @@
-"""Write the tables of the programs in tools/ to results/published/testing."""
+"""What the programs in tools/ share: results, clones of the project, Snakemake."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 from braintumor.core.files import ROOT, atomic_write, write_json
 
@@ -13,3 +17,20 @@ def save_results(name, table, record):
         table.to_csv(path, index=False)
     finished = f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}"
     write_json(TESTING / f"{name}.json", {"finished": finished} | record)
+
+
+def clone_project(folder):
+    """Clone the last commit into a folder; return the folder."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    return folder
+
+
+def snakemake(project, config, data, target, *options):
+    """Return arguments of subprocess.run to make a target with the project's code."""
+    settings = ["--configfile", config, "--config", f"profile={config.stem}"]
+    settings += [f"data={data}", "--snakefile", "workflow/Snakefile"]
+    python = [sys.executable, "-m", "snakemake", target, "--rerun-incomplete"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {"PYTHONPATH": str(project / "lib"), "PATH": path}
+    command = list(map(str, [*python, *settings, *options]))
+    return {"args": command, "cwd": project, "env": os.environ | environment}
