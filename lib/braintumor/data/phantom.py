@@ -1,6 +1,5 @@
 """A synthetic dataset in figshare's file layout: analytic heads with a tumor."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,6 +196,13 @@ def _sample_cohort(n_patients, seed):
     return cohort
 
 
+def _choose_half_size(cohort):
+    """Choose three files of some gliomas, which are written at half the size."""
+    gliomas = [patient.files for patient in cohort if patient.label == GLIOMA]
+    chosen = gliomas[-max(1, len(cohort) // 20) :]
+    return [file for files in chosen for file in files[len(files) // 3 :][:3]]
+
+
 def _trace_border(distance, size):
     """Return the largest contour, float64 (points, 2) x y from 1, and its mask."""
     scale = size / len(distance)
@@ -258,7 +264,7 @@ def _sample_offsets(view, head, tumor, size, n_slices):
 def write_phantom(
     directory, n_patients=60, seed=0, size=512, progress=True, n_jobs=None
 ):
-    """Write a phantom dataset: 1.mat ... N.mat, cvind.mat, planes.csv, phantom.json.
+    """Write 1.mat ... N.mat, cvind.mat, planes.csv and phantom.json.
 
     The same arguments give the same bytes, whatever `n_jobs`.
 
@@ -280,9 +286,7 @@ def write_phantom(
     directory = Path(directory)
     _check_arguments(directory, n_patients, seed, size)
     cohort = _sample_cohort(n_patients, seed)
-    gliomas = [patient.files for patient in cohort if patient.label == GLIOMA]
-    halved = [files[len(files) // 3 :][:3] for files in gliomas]
-    halved = sum(halved[-max(1, n_patients // 20) :], [])
+    halved = _choose_half_size(cohort)
     if n_jobs is None:
         n_jobs = 1 if size <= 128 else -1
     bar = dict(desc="phantom", unit="patient", disable=not progress)
@@ -290,12 +294,12 @@ def write_phantom(
         write = delayed(_write_patient)
         jobs = (write(temporary, patient, seed, size, halved) for patient in cohort)
         results = Parallel(n_jobs, return_as="generator")(jobs)
-        planes = sorted(sum(tqdm(results, total=len(cohort), **bar), []))
+        results = tqdm(results, total=len(cohort), **bar)
+        planes = sorted(row for rows in results for row in rows)
         folds = [patient.fold for patient in cohort for _ in patient.files]
         write_cvind(temporary / "cvind.mat", folds)
-        with open(temporary / "planes.csv", "w", newline="") as file:
-            rows = [("file", "plane"), *planes]
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        lines = [f"{file},{plane}\n" for file, plane in [("file", "plane"), *planes]]
+        (temporary / "planes.csv").write_text("".join(lines), newline="")
         info = dict(kind="phantom", generator=GENERATOR, seed=seed, size=size)
         info |= {"patients": n_patients, "slices": len(planes)}
         write_json(temporary / "phantom.json", info)

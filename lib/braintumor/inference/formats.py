@@ -91,18 +91,13 @@ def read_image(path, slice_number=None):
     path = Path(path)
     reader = _find_reader(path)
     name = printable(path.name)
+    if slice_number is not None:
+        name += f", slice {slice_number}"
     if reader is read_mat:
-        with raster.file_errors(path, "MATLAB v7.3"):
-            raster.select_slice(1, "slice", slice_number)
-        image = read_mat(path)
-        spacing = SPACING_MM * 512 / len(image.image)
-        truth = dict(patient=image.pid, label=image.label, mask=image.mask)
-        return InputImage(name, image.image, (spacing, spacing), **truth)
+        return _read_figshare(path, slice_number, name)
     pixels, spacing, is_color = reader(path, slice_number)
     with raster.file_errors(path, "an image"):
         pixels = _check_pixels(pixels)
-    if slice_number is not None:
-        name += f", slice {slice_number}"
     return InputImage(name, pixels, spacing, is_color)
 
 
@@ -156,6 +151,15 @@ def _find_reader(path):
         return read_nifti
     got = "an unknown format" if head else "an empty file"
     raise DatasetError(f"{path}: got {got}, expected {FORMATS}. Export it again.")
+
+
+def _read_figshare(path, slice_number, name):
+    with raster.file_errors(path, "MATLAB v7.3"):
+        raster.select_slice(1, "slice", slice_number)
+    image = read_mat(path)
+    spacing = SPACING_MM * 512 / len(image.image)
+    truth = dict(patient=image.pid, label=image.label, mask=image.mask)
+    return InputImage(name, image.image, (spacing, spacing), **truth)
 
 
 def _read_raster(path, slice_number):
