@@ -27,7 +27,7 @@ def check_parameters(namespace):
         if cell.startswith("# Parameters\n"):  # injected by papermill
             statements = ast.parse(cell).body
             names |= {node.targets[0].id for node in statements}
-    return _validate(declared, {name: namespace[name] for name in names})
+    return _validate(declared, {name: namespace[name] for name in sorted(names)})
 
 
 def notebook_parameters(notebook, overrides):
@@ -67,16 +67,22 @@ def _validate(declared, values):
 def _with_constraints(kind):
     """Make choices strict in type and lists unique; a list of choices is not empty."""
     if get_origin(kind) is Literal:
-        types = {type(choice) for choice in get_args(kind)}
-        # otherwise True and 1.0 would be valid for the choice 1
-        strict = pydantic.BeforeValidator(lambda v: v if type(v) in types else None)
-        return Annotated[kind, strict]
+        choices = get_args(kind)
+        check = pydantic.BeforeValidator(lambda value: _check_choice(value, choices))
+        return Annotated[kind, check]
     if get_origin(kind) is list:
         item = get_args(kind)[0]
         length = pydantic.Field(min_length=int(get_origin(item) is Literal))
         unique = pydantic.AfterValidator(_check_unique)
         return Annotated[list[_with_constraints(item)], unique, length]
     return kind
+
+
+def _check_choice(value, choices):
+    # pydantic alone takes True and 1.0 for the choice 1
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ValueError(f"expected one of {', '.join(map(repr, choices))}")
+    return value
 
 
 def _check_unique(values):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 from PIL import Image
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from tqdm import tqdm
 
 from braintumor.core.errors import DatasetError, ProblemCollector, shorten
@@ -109,6 +109,12 @@ LABEL_NAMES = {name: label for label, name in LABELS.items()}
 LABEL_NAMES |= {str(label): label for label in LABELS}
 
 
+def _check_printable(text):
+    if not text.isprintable():
+        raise ValueError("expected printable characters")
+    return text
+
+
 class _Row(pydantic.BaseModel):
     """Cells of a row of slices.csv but for its files; empty cells are left out."""
 
@@ -117,8 +123,9 @@ class _Row(pydantic.BaseModel):
         BeforeValidator(lambda cell: LABEL_NAMES.get(cell.strip().lower(), cell)),
     ]
     patient: Annotated[
-        str,  # \PC: printable
-        StringConstraints(strip_whitespace=True, max_length=64, pattern=r"^\PC+$"),
+        str,
+        StringConstraints(strip_whitespace=True, max_length=64),
+        AfterValidator(_check_printable),
     ]
     fold: Annotated[int, Field(ge=1, le=5)] | None = None
     plane: Annotated[
@@ -133,8 +140,9 @@ def _check_row(row, problems):
         return _Row(**{name: cell for name, cell in row.items() if cell.strip()})
     except pydantic.ValidationError as error:
         for item in error.errors():
-            field, text = item["loc"][0], item["msg"].replace("Input should", "should")
-            problems.add(field, f"got {row[field]!r}, {text}")
+            field, text = item["loc"][0], item["msg"].removeprefix("Value error, ")
+            text = text.replace("Input should be", "expected")
+            problems.add(field, f"got {shorten(repr(row[field]))}, {text}")
         return None
 
 
