@@ -24,7 +24,8 @@ def head_box(images):
     """
     size = images.shape[1]
     block = size // BLOCKS
-    bright = ops.cast(ops.average_pool(images, block) > BRIGHT, "float32")[..., 0]
+    means = ops.average_pool(images, block, strides=block)[..., 0]
+    bright = ops.cast(means > BRIGHT, "float32")
     left, right = _first_and_last(ops.sum(bright, axis=1) >= 2, block)
     top, bottom = _first_and_last(ops.sum(bright, axis=2) >= 2, block)
     side = ops.maximum(right - left, bottom - top) + size // 32

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from braintumor.training.augmentation import (
+    apply_affine,
+    random_affine,
+    sample_affine,
+)
+
+pytestmark = pytest.mark.usefixtures("deterministic")
+
+IDENTITY = {"zoom": (1.0, 1.0), "flip": 0.0, "shear": 0.0}
+STRONG = {"zoom": (0.7, 1.4), "flip": 0.5, "shear": 0.3}
+
+
+def make_rectangles(n=1, side=64, height=16, width=12):
+    """A rectangle above and left of the center: (n, side, side, 1) float32."""
+    images = np.zeros((n, side, side, 1), np.float32)
+    images[:, 20 : 20 + height, 22 : 22 + width] = 1
+    return images
+
+
+def warp(images, masks=None, step=0, **settings):
+    masks = np.zeros(len(images)) if masks is None else masks
+    return random_affine(images, masks, 0, 0, step, **(IDENTITY | settings))
+
+
+def test_maps_depend_on_seed_epoch_and_step_alone():
+    first = sample_affine(4, 64, seed=1, epoch=2, step=3)
+    assert first.shape == (4, 8) and first.dtype == np.float32
+    assert np.array_equal(first, sample_affine(4, 64, seed=1, epoch=2, step=3))
+    for numbers in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
+        assert not np.array_equal(first, sample_affine(4, 64, *numbers))
+
+
+def test_mask_stays_binary_and_aligned_with_its_image():
+    images, masks = warp(make_rectangles(32), make_rectangles(32), **STRONG)
+    assert images.dtype == masks.dtype == np.float32
+    assert set(np.unique(masks)) == {0, 1}
+    # linear at one half and nearest may differ along the outline
+    assert (masks[images >= 0.99] == 1).all() and (masks[images <= 0.01] == 0).all()
+    assert len({mask.tobytes() for mask in masks}) == 32
+
+
+def test_labels_of_a_dict_stay():
+    targets = {"classify": np.arange(8), "segment": make_rectangles(8)}
+    images, warped = random_affine(make_rectangles(8), targets, 0, 0, 0, **STRONG)
+    assert warped["classify"].tolist() == list(range(8))
+    alone = random_affine(make_rectangles(8), np.arange(8), 0, 0, 0, **STRONG)
+    assert np.array_equal(images, alone[0])
+    assert not np.array_equal(warped["segment"], targets["segment"])
+
+
+@pytest.mark.parametrize("side", [16, 17])
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_flip_is_the_mirror_image(side, flip):
+    images = np.random.default_rng(0).random((3, side, side, 1), np.float32)
+    masks = (images > 0.5).astype(np.float32)
+    expected = images[:, :, ::-1] if flip else images
+    warped, warped_masks = warp(images, masks, flip=flip)
+    assert np.allclose(warped, expected, atol=1e-5)
+    assert np.array_equal(warped_masks, expected > 0.5)
+
+
+def test_flip_is_the_share_of_mirrored_slices():
+    is_mirrored = warp(make_rectangles(400), flip=0.5)[0][:, 28, 24, 0] < 0.5
+    assert 150 < is_mirrored.sum() < 250
+
+
+def test_zoom_is_sampled_per_axis_and_enlarges_above_1():
+    masks = warp(make_rectangles(64), make_rectangles(64), zoom=(0.8, 1.5))[1][..., 0]
+    heights, widths = masks.any(2).sum(1) / 16, masks.any(1).sum(1) / 12
+    for factors in (heights, widths):
+        assert 0.7 < factors.min() < factors.max() < 1.65 and np.ptp(factors) > 0.4
+    assert abs(np.corrcoef(heights, widths)[0, 1]) < 0.4
+    assert masks.sum((1, 2)) == pytest.approx(heights * widths * 16 * 12, rel=0.03)
+
+
+def test_zoom_keeps_the_center():
+    image = np.zeros((1, 33, 33, 1), np.float32)
+    image[0, 16, 16] = 1
+    zoomed = warp(image, zoom=(1.4, 1.4))[0][0, ..., 0]
+    assert np.unravel_index(zoomed.argmax(), zoomed.shape) == (16, 16)
+
+
+def test_shear_shifts_rows_in_proportion_to_their_distance_from_the_center():
+    images = np.zeros((64, 65, 65, 1), np.float32)
+    images[:, :, 32] = 1  # an upright line through the center
+    lines = warp(images, shear=0.3)[0][..., 0]
+    columns = (lines * np.arange(65)).sum(2) / lines.sum(2)
+    tangents = (columns[:, 42] - columns[:, 22]) / 20
+    expected = 32 + tangents[:, None] * (np.arange(65) - 32)
+    assert np.abs(columns - expected).max() < 0.05
+    assert -0.3 <= tangents.min() < -0.2 and 0.2 < tangents.max() <= 0.3
+
+
+def test_outside_of_the_slice_is_black_or_the_nearest_pixel():
+    images = np.zeros((1, 32, 32, 1), np.float32)
+    images[:, :, :16] = 1
+    black = warp(images, zoom=(0.5, 0.5))[0][0, ..., 0]
+    assert black.sum() == pytest.approx(8 * 16, rel=0.1) and black[0, 0] == 0
+    nearest = warp(images, zoom=(0.5, 0.5), fill_mode="nearest")[0][0, ..., 0]
+    assert np.allclose(nearest[:, :15], 1) and np.allclose(nearest[:, 17:], 0)
+
+
+def test_images_are_interpolated_linearly():
+    slope = np.broadcast_to(np.linspace(0, 1, 64, dtype=np.float32), (1, 64, 64))
+    transforms = sample_affine(1, 64, 0, 0, 0, zoom=(2.0, 2.0), flip=0, shear=0)
+    zoomed = apply_affine(slope[..., None], transforms)[0, 32, :, 0]
+    assert np.allclose(np.diff(zoomed), 1 / 126, atol=1e-5)

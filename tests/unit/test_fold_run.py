@@ -1,0 +1,135 @@
+import json
+
+import keras
+import pandas as pd
+import pytest
+
+from braintumor.training import fold_run
+from braintumor.training.fold_run import FoldRun, read_table
+
+PARAMETERS = {
+    "data": "phantom",
+    "results": "results/tiny",
+    "protocol": "official",
+    "fold": 1,
+    "epochs": 2,
+    "threads": 2,
+    "tasks": ("classify",),
+}
+INFO = {
+    "kind": "phantom",
+    "digest": "0123",
+    "size": 64,
+    "percentiles": [1, 99.5],
+    "slices": 9,
+    "folds": "given",
+    "source": "/some/folder",
+}
+TABLE = pd.DataFrame({"file": ["1.mat", "2.mat"], "pid": ["007", "8"], "score": 1 / 3})
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(fold_run, "ROOT", tmp_path)
+    return tmp_path
+
+
+def make_run(data_info=INFO, **changes):
+    return FoldRun("labs/tiny", PARAMETERS | changes, data_info)
+
+
+def finish(run, validation=None):
+    """Do what a notebook does after training."""
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "seconds": [1.5, 2.5]})
+    history.to_csv(run.checkpoint_dir / "history.csv", index=False)
+    for name in ("best", "epoch-2", ".partial"):
+        (run.checkpoint_dir / f"{name}.weights.h5").write_text("weights")
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    run.save(model, TABLE, validation)
+    return run
+
+
+def list_names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_finished_run_is_complete(root):
+    run = finish(make_run(), TABLE)
+    assert run.is_finished and run.directory == root / "results/tiny/fold-1"
+    names = ["history.csv", "model.keras", "predictions.csv", "run.json"]
+    assert list_names(run.directory) == [*names, "validation.csv"]
+    assert list_names(run.directory.parent) == ["fold-1"]
+    assert run.load_history()["epoch"].tolist() == [1, 2]
+    assert run.load_predictions()["pid"].tolist() == ["007", "8"]
+    table = read_table(run.directory / "validation.csv")
+    assert table["score"].tolist() == [0.333333] * 2
+
+
+def test_record_describes_the_run():
+    record = finish(make_run()).record
+    assert record["notebook"] == "labs/tiny"
+    assert (record["epochs"], record["seconds"]) == (2, 4.0)
+    assert record["parameters"]["fold"] == 1
+    assert record["data"] == {name: INFO[name] for name in INFO if name != "source"}
+    assert record["threads"] == 2 and record["git"] and record["packages"]["keras"]
+
+
+def test_run_without_folds_is_named_by_its_part(root):
+    run = make_run(part="ensemble")
+    assert run.directory == root / "results/tiny/ensemble"
+    assert not run.is_finished and run.record == {}
+
+
+@pytest.mark.parametrize(
+    "changes, is_same",
+    [
+        ({}, True),
+        ({"data": "/elsewhere", "threads": 1, "description": "again"}, True),
+        ({"experiment_log": "results/log.csv"}, True),
+        ({"epochs": 3}, False),
+        ({"tasks": ("segment",)}, False),
+        ({"new_parameter": 1}, False),
+    ],
+)
+def test_result_counts_for_the_same_parameters_only(changes, is_same):
+    finish(make_run())
+    assert make_run(**changes).is_finished == is_same
+
+
+def test_result_counts_for_the_same_pixels_only():
+    finish(make_run())
+    assert make_run(INFO | {"source": "/elsewhere"}).is_finished
+    assert not make_run(INFO | {"digest": "4567"}).is_finished
+
+
+def test_record_of_the_first_edition_is_read():
+    run = finish(make_run())
+    path = run.directory / "run.json"
+    path.write_text(json.dumps(run.record | {"digest": "ab" * 32}))
+    assert run.is_finished
+
+
+def test_checkpoints_stay_for_the_same_settings_only():
+    checkpoint = make_run().checkpoint_dir / "epoch-1.weights.h5"
+    checkpoint.write_text("weights")
+    assert (make_run(threads=1).checkpoint_dir / checkpoint.name).exists()
+    other = make_run(epochs=3).checkpoint_dir
+    assert other == checkpoint.parent and not checkpoint.exists()
+
+
+def test_checkpoints_of_two_parts_are_apart():
+    directories = {make_run(part=p).checkpoint_dir for p in ("unet", "unet-bce")}
+    assert len(directories) == 2
+
+
+def test_older_result_stays_until_the_new_one_is_saved(monkeypatch):
+    finish(make_run())
+    newer = make_run(epochs=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(fold_run, "collect_environment", lambda threads: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            finish(newer)
+    assert make_run().is_finished and not newer.is_finished
+    assert (newer.checkpoint_dir / "best.weights.h5").exists()
+    finish(newer)
+    assert newer.is_finished and not make_run().is_finished
