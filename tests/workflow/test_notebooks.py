@@ -1,0 +1,196 @@
+"""The labs that train, run by papermill with tiny parameters on a tiny phantom."""
+
+import json
+import re
+
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from braintumor.core.files import ROOT
+from braintumor.core.parameters import notebook_parameters
+
+LABS = ["01_explore", "02_classify", "03_segment", "04_joint", "08_original"]
+SLICE = ["file", "pid", "fold", "y_true"]
+PROBABILITIES = ["prob_meningioma", "prob_glioma", "prob_pituitary"]
+COLUMNS = {
+    "classify": [*SLICE, *PROBABILITIES],
+    "segment": [*SLICE, "dice", "iou", "hd95_mm", "area_true", "area_pred"],
+}
+# the leakage study's settings of the two single-task labs
+ORIGINAL = {"epochs": 1, "scaling": "minmax", "shear": 0.0035, "fill": "nearest"}
+JOINT = {"epochs": 1, "image_size": 64, "head_size": 64, "filters": 4}
+
+
+@pytest.fixture(scope="module")
+def execute(make_project, phantom_folder, tmp_path_factory):
+    """execute(lab, results, **parameters) in a copy of the project: the notebook."""
+    project = make_project(tmp_path_factory.mktemp("labs"))
+    given = {"data": str(phantom_folder)}
+
+    def execute(lab, results=None, **parameters):
+        path = project.folder / "notebooks" / "labs" / f"{lab}.ipynb"
+        out = project.folder / "out.ipynb"
+        if results:
+            parameters = {"results": str(results), "threads": 1} | parameters
+        cwd = str(project.folder)
+        papermill.execute_notebook(
+            str(path), str(out), given | parameters, cwd=cwd, progress_bar=False
+        )
+        return nbformat.read(out, 4)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(project.folder / "lib"))
+        yield execute
+
+
+def read_cells(lab):
+    return nbformat.read(ROOT / "notebooks" / "labs" / f"{lab}.ipynb", 4).cells
+
+
+def count_figures(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    html = [str(output.get("data", {}).get("text/html")) for output in outputs]
+    return sum("<figcaption" in text for text in html)
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_lab_is_clean_and_checks_its_parameters_first(lab):
+    cells = read_cells(lab)
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert code[0].metadata.tags == ["parameters"]
+    assert code[1].metadata.tags == ["hide-input"]
+    assert "check_parameters(globals())" in code[1].source
+    lines = [line for cell in code for line in cell.source.splitlines()]
+    assert max(map(len, lines)) <= 80
+    shown = [cell for cell in code[1:] if not cell.metadata.get("tags")]
+    assert max(cell.source.count("\n") + 1 for cell in shown) <= 14
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_commands_change_parameters_that_the_lab_has(lab):
+    text = "\n".join(cell.source for cell in read_cells(lab))
+    commands = re.findall(r"papermill [^`\n]*\.ipynb out\.ipynb", text)
+    names = re.findall(r"-p (\w+) |-y '(\w+): ", " ".join(commands))
+    assert all(f"notebooks/labs/{lab}.ipynb" in command for command in commands)
+    assert {a or b for a, b in names} <= set(notebook_parameters(f"labs/{lab}", {}))
+
+
+@pytest.mark.parametrize(
+    ("lab", "parameter"),
+    [
+        ("02_classify", {"epoch": 2}),
+        ("03_segment", {"fold": "three"}),
+        ("04_joint", {"tasks": ["clasify"]}),
+        ("08_original", {"parts": []}),
+    ],
+)
+def test_wrong_parameter_stops_before_anything_is_computed(
+    execute, tmp_path, lab, parameter
+):
+    with pytest.raises(PapermillExecutionError, match=next(iter(parameter))) as caught:
+        execute(lab, tmp_path / "results", **parameter)
+    assert caught.value.ename == "ParameterError"
+    assert not (tmp_path / "results").exists()
+
+
+def check_fold(folder, lab, task, fold):
+    """Check what the training of a fold leaves in its folder."""
+    for name in ("predictions", "validation"):
+        table = pd.read_csv(folder / f"{name}.csv")
+        assert list(table) == COLUMNS[task] and table["fold"].eq(fold).all()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["notebook"], record["parameters"]["fold"]) == (f"labs/{lab}", fold)
+    assert record["epochs"] == len(pd.read_csv(folder / "history.csv"))
+    assert (folder / "model.keras").exists()
+    assert not list(folder.parent.glob(".fold-*"))
+
+
+@pytest.mark.slow
+def test_explore_plots_the_slices(execute):
+    assert count_figures(execute("01_explore", image_size=64)) == 5
+
+
+@pytest.mark.slow
+def test_classifier_trains_as_in_the_original_study(execute, tmp_path):
+    settings = ORIGINAL | {"network": "original", "schedule": "plateau"}
+    notebook = execute("02_classify", tmp_path, fold=2, **settings)
+    check_fold(tmp_path / "fold-2", "02_classify", "classify", 2)
+    history = pd.read_csv(tmp_path / "fold-2" / "history.csv")
+    assert {"val_cross_entropy", "learning_rate"} <= set(history)
+    assert count_figures(notebook) >= 5
+
+
+@pytest.mark.slow
+def test_segmenter_trains_as_in_the_leakage_study(execute, tmp_path):
+    settings = ORIGINAL | {"filters": 2, "threshold": "half"}
+    notebook = execute("03_segment", tmp_path, fold=2, **settings)
+    check_fold(tmp_path / "fold-2", "03_segment", "segment", 2)
+    assert count_figures(notebook) == 6
+
+
+@pytest.mark.slow
+def test_finished_fold_is_not_trained_again(execute, tmp_path):
+    execute("02_classify", tmp_path, epochs=1)
+    record = tmp_path / "fold-1" / "run.json"
+    finished = record.stat().st_mtime_ns
+    execute("02_classify", tmp_path, epochs=1, threads=2)
+    assert record.stat().st_mtime_ns == finished
+
+
+@pytest.mark.slow
+def test_joint_lab_evaluates_validation_patients_only(execute, tmp_path):
+    settings = {"tasks": ["segment"], "eval_split": "validation", "network": "original"}
+    execute("04_joint", tmp_path, **JOINT, **settings)
+    check_fold(tmp_path / "segment" / "fold-1", "04_joint", "segment", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["segment"]
+    tables = [
+        (tmp_path / "segment" / "fold-1" / f"{name}.csv").read_text()
+        for name in ("predictions", "validation")
+    ]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_saved_joint_network_gives_the_predictions(execute, prepared, tmp_path):
+    import keras
+
+    from braintumor.data.preprocessing import to_network_input
+    from braintumor.models.joint import build_tta_model
+
+    log = tmp_path / "experiments.csv"
+    precision = {"precision": "mixed_bfloat16", "experiment_log": str(log)}
+    execute("04_joint", tmp_path, **JOINT, **precision)
+    for task in ("classify", "segment"):
+        check_fold(tmp_path / task / "fold-1", "04_joint", task, 1)
+    folder = tmp_path / "classify" / "fold-1"
+    network = keras.models.load_model(folder / "model.keras", compile=False)
+    for weight in network.get_weights():
+        assert np.array_equal(weight, weight.astype("float16"))
+    table = pd.read_csv(folder / "predictions.csv")
+    rows = prepared.index["file"].isin(table["file"]).to_numpy()
+    x = to_network_input(prepared.images[rows])
+    outputs = build_tta_model(network, 64).predict(x, verbose=0)
+    np.testing.assert_allclose(outputs["classify"], table[PROBABILITIES], atol=1e-5)
+    assert pd.read_csv(log)["eval_split"].tolist() == ["validation", "test"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [["single"], ["ensemble", "unet-bce"]])
+def test_original_study_trains_the_parts_that_are_listed(execute, tmp_path, parts):
+    small = {"epochs": 1, "segment_epochs": 1, "filters": 2, "n_bootstrap": 5}
+    execute("08_original", tmp_path, parts=parts, **small)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    members = {"member-1", "member-2", "member-3"}
+    expected = {"single"} if "single" in parts else members | {"ensemble"}
+    assert set(scores["classify"]) == expected
+    assert set(scores["segment"]) == set(parts) - {"single", "ensemble"}
+    if "ensemble" in parts:
+        tables = [pd.read_csv(tmp_path / part / "predictions.csv") for part in members]
+        mean = sum(table[PROBABILITIES] for table in tables) / len(members)
+        ensemble = pd.read_csv(tmp_path / "ensemble.csv")[PROBABILITIES]
+        np.testing.assert_allclose(ensemble, mean, atol=1e-4)
