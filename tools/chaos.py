@@ -40,7 +40,7 @@ class Attempt:
         self.project, self.output = project, project.parent / "output.txt"
         self.started = time.perf_counter()
         config = Path(__file__).with_suffix(".yaml")
-        options = (config, project.parent / "slices", f"{RUN}/scores.json")
+        options = (config, project.parent / "slices", [f"{RUN}/scores.json"])
         unlock = snakemake(project, *options, "--cores", "1", "--unlock")
         subprocess.run(**unlock, capture_output=True, check=True)
         command = snakemake(project, *options, "--cores", "2")

@@ -11,9 +11,8 @@ fuzz.json. Needs Linux.
 import argparse
 import faulthandler
 import gc
-import json
 import math
-import os
+import multiprocessing
 import random
 import resource
 import signal
@@ -22,6 +21,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,19 +45,10 @@ MEMORY = 2 << 30  # bytes that reading may take beyond the memory of the process
 BATCH_SIZE = 100  # files per process
 TIME_LIMIT = 20  # seconds per file
 MAX_MESSAGE = 1000  # characters
-OUT_OF_MEMORY = ("allocation failed", "unable to allocate", "memory", "out of space")
-FILE_NAMES = {
-    "mat": "1.mat",
-    "png": "a.png",
-    "jpeg": "a.jpg",
-    "tiff": "a.tif",
-    "npy": "a.npy",
-    "dicom": "a.dcm",
-    "nifti": "a.nii",
-    "nifti-gz": "a.nii.gz",
-    "pairs": "slices.csv",
-    "cvind": "cvind.mat",
-}
+OUT_OF_MEMORY = ("allocation failed", "to allocate", "of memory", "out of space")
+FILE_NAMES = {"mat": "1.mat", "png": "a.png", "jpeg": "a.jpg", "tiff": "a.tif"}
+FILE_NAMES |= {"npy": "a.npy", "dicom": "a.dcm", "nifti": "a.nii"}
+FILE_NAMES |= {"nifti-gz": "a.nii.gz", "pairs": "slices.csv", "cvind": "cvind.mat"}
 N_INPUTS = dict.fromkeys(FILE_NAMES, 2000) | {"mat": 10_000}
 PAIRS = {"a.png": encode(GRAY, "PNG"), "b.png": encode(PIXELS, "PNG")}
 PAIRS |= {"m.png": encode(MASK * 255, "PNG"), "slices.csv": TABLE}
@@ -137,7 +128,7 @@ def judge_error(error, path):
     if str(path) not in message:
         return f"message without the file: {message}"
     if not message.isprintable() or len(message) > MAX_MESSAGE:
-        return f"message of several lines, or too long: {message[:200]!r}"
+        return f"message of several lines, or {len(message)} characters: {message!r}"
     return "refused"
 
 
@@ -177,62 +168,48 @@ def find_problems(value):
 
 def judge_all(inputs, corpus):
     """Yield (verdict, seconds) of each (kind, number), whatever befalls the readers."""
-    remaining = list(inputs)
+    fork, remaining = multiprocessing.get_context("fork"), list(inputs)
     while remaining:
-        batch = remaining[:BATCH_SIZE]
-        reading, writing = os.pipe()
-        with (
-            tempfile.TemporaryFile() as errors,
-            tempfile.TemporaryDirectory() as folder,
-        ):
-            process = os.fork()
-            if process == 0:
-                judge_batch(corpus, batch, Path(folder), writing, errors)
-            os.close(writing)
-            n_judged = 0
-            with open(reading) as lines:
-                for line in lines:
-                    n_judged += 1
-                    yield json.loads(line)
-            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            errors.seek(0)
-            printed = errors.read().decode(errors="replace").strip()[-1000:]
+        batch, n_judged = remaining[:BATCH_SIZE], 0
+        receiver, sender = fork.Pipe(duplex=False)
+        process = fork.Process(target=judge_batch, args=(corpus, batch, sender))
+        process.start()
+        sender.close()
+        with suppress(EOFError):
+            while True:
+                yield receiver.recv()
+                n_judged += 1
+        process.join()
         if n_judged < len(batch):  # the process died at the next input
-            verdict = f"crash: exit code {code}: {printed}"
-            yield "hang" if code == -signal.SIGALRM else verdict, math.nan
+            is_hang = process.exitcode == -signal.SIGALRM
+            yield (
+                "hang" if is_hang else f"crash: exit code {process.exitcode}",
+                math.nan,
+            )
             n_judged += 1
         del remaining[:n_judged]
 
 
-def judge_batch(corpus, batch, folder, writing, errors):
-    """Judge inputs in a forked process: a line of JSON for each to `writing`."""
-    try:
-        faulthandler.enable(errors)
-        os.dup2(errors.fileno(), 1)
-        os.dup2(errors.fileno(), 2)
-        (folder / "loop").symlink_to(folder / "loop")
-        n_pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = n_pages * resource.getpagesize() + MEMORY
-        for kind, number in batch:
-            files, slice_number = corpus.make_input(kind, number)
-            write_files(files, folder)
-            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+def judge_batch(corpus, batch, sender):
+    """Judge inputs in a forked process and send (verdict, seconds) of each."""
+    faulthandler.enable()
+    n_pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = n_pages * resource.getpagesize() + MEMORY
+    unlimited = resource.RLIM_INFINITY
+    for kind, number in batch:
+        files, slice_number = corpus.make_input(kind, number)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "loop").symlink_to("loop")
+            write_files(files, Path(folder))
+            resource.setrlimit(resource.RLIMIT_AS, (limit, unlimited))
             signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)  # ends this process
             started = time.perf_counter()
-            verdict = judge(kind, folder, slice_number)
+            verdict = judge(kind, Path(folder), slice_number)
             seconds = time.perf_counter() - started
             gc.collect()  # damage to the heap shows now
             signal.setitimer(signal.ITIMER_REAL, 0)
-            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-            resource.setrlimit(resource.RLIMIT_AS, unlimited)
-            for name in files:
-                (folder / name).unlink()
-            os.write(writing, json.dumps([verdict[:1000], seconds]).encode() + b"\n")
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc(file=sys.__stderr__)
-    finally:
-        os._exit(1)
+            resource.setrlimit(resource.RLIMIT_AS, (unlimited, unlimited))
+        sender.send((verdict[:1000], seconds))
 
 
 def warm_up(corpus):
@@ -281,7 +258,7 @@ def main():
     table = count_verdicts(rows)
     print(table.to_string(index=False))
     if args.share == 1 and args.only == kinds:
-        limits = {"memory_mb": MEMORY >> 20, "seconds_an_input": TIME_LIMIT}
+        limits = {"memory_mb": MEMORY >> 20, "seconds_per_input": TIME_LIMIT}
         record = {"seed": args.seed} | limits | collect_environment(threads=1)
         record["packages"] = {name: version(name) for name in PACKAGES}
         save_results("fuzz", table, record)

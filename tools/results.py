@@ -25,11 +25,11 @@ def clone_project(folder):
     return folder
 
 
-def snakemake(project, config, data, target, *options):
-    """Return arguments of subprocess.run to make a target with the project's code."""
+def snakemake(project, config, data, targets, *options):
+    """Return arguments of subprocess.run to make targets with the project's code."""
     settings = ["--configfile", config, "--config", f"profile={config.stem}"]
     settings += [f"data={data}", "--snakefile", "workflow/Snakefile"]
-    python = [sys.executable, "-m", "snakemake", target, "--rerun-incomplete"]
+    python = [sys.executable, "-m", "snakemake", *targets, "--rerun-incomplete"]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {"PYTHONPATH": str(project / "lib"), "PATH": path}
     command = list(map(str, [*python, *settings, *options]))
