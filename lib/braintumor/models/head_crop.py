@@ -14,13 +14,9 @@ BRIGHT = 0.08  # mean of a block that belongs to the head
 def head_box(images):
     """Find the square around the head.
 
-    Rows and columns belong to the head if at least two of their 64 blocks are bright;
-    a margin of 1/32 of the slice is added. A slice without bright blocks is one box.
-
-    Parameters
-    ----------
-    images : (batch, side, side, 1) tensor
-        Slices in [0, 1], 64 pixels per side or more.
+    Rows and columns of slices (batch, side, side, 1) in [0, 1] belong to the head if at
+    least two of their 64 blocks are bright; a margin of 1/32 of the slice is added. A
+    slice without bright blocks is one box.
     """
     size = images.shape[1]
     block = size // BLOCKS
@@ -91,15 +87,8 @@ def _affine(images, scale, left, top):
 def build_head_crop(image_size, crop_size):
     """Build a network that crops the head from slices and from their masks.
 
-    Inputs and outputs are [images, masks]: (batch, image_size, image_size) and
-    (batch, crop_size, crop_size), uint8.
-
-    Parameters
-    ----------
-    image_size : int
-        Pixels per side of the slices.
-    crop_size : int
-        Pixels per side of the crops: a multiple of 16, at most `image_size`.
+    It maps uint8 [images, masks] (batch, image_size, image_size) to those of the head,
+    (batch, crop_size, crop_size); `crop_size` is a multiple of 16, at most the slices'.
     """
     if crop_size % 16 or not 0 < crop_size <= image_size:
         raise ValueError(

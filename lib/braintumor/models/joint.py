@@ -3,13 +3,7 @@
 import keras
 from keras import layers, losses, ops
 
-from braintumor.models.head_crop import (
-    crop_and_resize,
-    full_box,
-    head_box,
-    paste_back,
-    scale_box,
-)
+from braintumor.models import head_crop
 from braintumor.models.original import N_CLASSES
 
 TASKS = ("classify", "segment")
@@ -19,23 +13,18 @@ ZOOMS = (0.8, 1.0, 1.2)  # side of the crop, relative to the head's box
 def build_joint(image_size, filters=32, tasks=TASKS):
     """Build a residual encoder with a classification head and a U-Net decoder.
 
-    The class is predicted from the global maxima and means of the coarsest map, the
-    mask by a decoder with skip connections.
+    The class is predicted from the maxima and means of the coarsest map, the mask by a
+    decoder with skip connections. Outputs are {"classify": (batch, 3), "segment":
+    (batch, side, side, 1)}.
 
     Parameters
     ----------
     image_size : int
         Pixels per side, a multiple of 16; the input has one channel, in [0, 1].
     filters : int
-        Filters of the first residual stage; later stages have 2, 4 and 4 times as many.
+        Filters of the first of four stages; the others have 2, 4 and 4 times as many.
     tasks : sequence of str
-        Outputs to build: "classify", "segment" or both.
-
-    Returns
-    -------
-    keras.Model
-        Outputs {"classify": (batch, 3), "segment": (batch, side, side, 1)}. The layers
-        "coarse_features" and "pooled_features" hold what the class is predicted from.
+        Outputs to build.
 
     References
     ----------
@@ -45,24 +34,18 @@ def build_joint(image_size, filters=32, tasks=TASKS):
         raise ValueError(f"image_size: got {image_size}, expected a multiple of 16.")
     image = layers.Input((image_size, image_size, 1))
     features = _encode(image, filters)
-    pooled = layers.Concatenate(name="pooled_features")(
-        [
-            layers.GlobalMaxPooling2D()(features[-1]),
-            layers.GlobalAveragePooling2D()(features[-1]),
-        ]
-    )
+    poolings = layers.GlobalMaxPooling2D(), layers.GlobalAveragePooling2D()
+    pooled = [pooling(features[-1]) for pooling in poolings]
+    pooled = layers.Concatenate(name="pooled_features")(pooled)
     pooled = layers.Dropout(0.3)(pooled)
-    outputs = {}
+    outputs, settings = {}, {"dtype": "float32"}  # also in mixed precision
     if "classify" in tasks:
-        dense = layers.Dense(
-            N_CLASSES, activation="softmax", dtype="float32", name="classify"
-        )
-        outputs["classify"] = dense(pooled)
+        head = layers.Dense(N_CLASSES, "softmax", name="classify", **settings)
+        outputs["classify"] = head(pooled)
     if "segment" in tasks:
-        convolution = layers.Conv2D(
-            1, 1, activation="sigmoid", dtype="float32", name="segment"
-        )
-        outputs["segment"] = convolution(_decode(features))
+        x = _decode(features)
+        head = layers.Conv2D(1, 1, activation="sigmoid", name="segment", **settings)
+        outputs["segment"] = head(x)
     return keras.Model(image, outputs, name="joint")
 
 
@@ -115,34 +98,34 @@ def per_slice_loss(y_true, y_pred):
 def build_tta_model(network, image_size, crop=True, zooms=ZOOMS):
     """Build a network with test-time augmentation around a trained one.
 
-    It takes whole slices (batch, image_size, image_size, 1) in [0, 1], crops the head
-    and averages the outputs for the crop and its mirror image; for the mask also over
-    crops of several sizes. Masks are pasted back to the whole slice.
+    It takes whole slices, crops the head and averages the outputs for the crop and its
+    mirror image. Masks are pasted back, and averaged over crops of several sizes.
 
     Parameters
     ----------
     network : keras.Model
         A network with the outputs of `build_joint`; its weights are shared.
     image_size : int
-        Pixels per side of the slice, at least the network's.
+        Pixels per side of the slices, at least the network's.
     crop : bool
-        Crop the head; otherwise the crop is the whole slice.
+        Crop the head; otherwise the box is the whole slice.
     zooms : sequence of float
-        Sides of the crops for the mask, relative to the box; must include 1.
+        Sides of the crops for the mask, relative to the box, 1 among them.
     """
     image = layers.Input((image_size, image_size, 1))
-    box = head_box(image) if crop else full_box(image)
-    tasks = list(network.output)
+    box = head_crop.head_box(image) if crop else head_crop.full_box(image)
+    tasks, side = list(network.output), network.input_shape[1]
     outputs = {task: [] for task in tasks}
     for zoom in zooms if "segment" in tasks else (1.0,):
-        zoomed_box = scale_box(box, zoom)
-        view = crop_and_resize(image, zoomed_box, network.input_shape[1])
+        zoomed_box = head_crop.scale_box(box, zoom)
+        view = head_crop.crop_and_resize(image, zoomed_box, side)
         original, mirrored = network(view), network(ops.flip(view, 2))
         if "classify" in tasks and zoom == 1.0:
             outputs["classify"] += [original["classify"], mirrored["classify"]]
         if "segment" in tasks:
             for mask in (original["segment"], ops.flip(mirrored["segment"], 2)):
-                outputs["segment"].append(paste_back(mask, zoomed_box, image_size))
+                mask = head_crop.paste_back(mask, zoomed_box, image_size)
+                outputs["segment"].append(mask)
     averages = {task: layers.Average()(outputs[task]) for task in tasks}
     return keras.Model(image, averages, name="tta")
 
@@ -150,8 +133,7 @@ def build_tta_model(network, image_size, crop=True, zooms=ZOOMS):
 def to_float16_weights(network):
     """Copy a network: weights rounded to float16, computations in float32.
 
-    Published weights are stored in float16, and float32 computations give the same
-    predictions on every processor; so what is evaluated is what is published.
+    Published weights are stored in float16: what is evaluated is what is published.
     """
 
     def to_float32(layer):

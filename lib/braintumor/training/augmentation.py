@@ -12,10 +12,8 @@ def sample_affine(
 
     Parameters
     ----------
-    n : int
-        Number of maps.
-    image_size : int
-        Pixels per side of the slices.
+    n, image_size : int
+        Number of maps, and pixels per side of the slices.
     seed, epoch, step : int
         The maps depend on these alone.
     zoom : (float, float)
@@ -59,12 +57,10 @@ def random_affine(images, targets, seed, epoch, step, fill_mode="constant", **se
     targets : array or dict of arrays
         Masks (n, side, side, 1), interpolated by the nearest pixel so that they stay
         binary, or class labels (n,), which stay.
-    seed, epoch, step : int
-        The maps depend on these alone.
     fill_mode : {"constant", "nearest"}
         Pixels from outside the slice: 0, or the nearest pixel.
-    **settings
-        `zoom`, `flip` and `shear` of `sample_affine`.
+    seed, epoch, step, **settings
+        As in `sample_affine`.
     """
     n, image_size = images.shape[:2]
     transforms = sample_affine(n, image_size, seed, epoch, step, **settings)

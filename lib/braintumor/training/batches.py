@@ -27,29 +27,24 @@ def training_batches(
         Slices per batch; the last batch of an epoch may be smaller.
     augmentation : dict, optional
         Settings of `random_affine`; {} for its defaults, None for no augmentation.
-    first_epoch : int
-        Epoch to begin with, from 0.
-    channels : int
-        Channels of the input, all alike.
 
     Yields
     ------
     (x, y)
-        (batch, side, side, channels) float32 in [0, 1] and the `format_targets`.
+        (batch, side, side, channels) float32 in [0, 1], and targets as formatted by
+        `format_targets`.
     """
     for epoch in itertools.count(first_epoch):
         order = np.random.default_rng([seed, epoch]).permutation(len(images))
         for step in range(steps_per_epoch(len(images), batch_size)):
             rows = order[step * batch_size : (step + 1) * batch_size]
-            x = to_network_input(images[rows])
-            y = keras.tree.map_structure(lambda target: target[rows], targets)  # noqa: B023
-            y = format_targets(y)
+            x, y = to_network_input(images[rows]), format_targets(targets, rows)
             if augmentation is not None:
                 x, y = random_affine(x, y, seed, epoch, step, **augmentation)
             yield np.repeat(x, channels, axis=-1), y
 
 
-def format_targets(targets):
+def format_targets(targets, rows=slice(None)):
     """Format labels as (n,) int64 and masks as (n, side, side, 1) float32.
 
     `targets` is an array or a dict of arrays, as in `training_batches`.
@@ -57,8 +52,8 @@ def format_targets(targets):
 
     def format_array(target):
         if target.ndim == 1:
-            return target.astype("int64")
-        return target[..., None].astype("float32")
+            return target[rows].astype("int64")
+        return target[rows, ..., None].astype("float32")
 
     return keras.tree.map_structure(format_array, targets)
 

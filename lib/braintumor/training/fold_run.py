@@ -24,9 +24,8 @@ class FoldRun:
     Parameters
     ----------
     notebook : str
-        Notebook that trains, for the record.
     parameters : dict
-        Its parameters; `results`, `threads` and `fold` or `part` are used here.
+        Parameters of the notebook: `results`, `threads`, `fold` or `part`, and others.
     data_info : dict
         `info` of the prepared data.
     """
@@ -64,14 +63,7 @@ class FoldRun:
         return finished == _settings(self.parameters, self.data_info)
 
     def save(self, model, predictions, validation=None):
-        """Save model, tables and record, and move them to `directory`.
-
-        Parameters
-        ----------
-        model : keras.Model
-        predictions, validation : DataFrame
-            One row per slice of the test part and of the validation part.
-        """
+        """Save model, tables (one row per slice) and record to `directory`."""
         directory = self.checkpoint_dir
         write_table(directory / "predictions.csv", predictions)
         if validation is not None:

@@ -14,12 +14,7 @@ def configure_backend(seed, threads=0):
     """Seed Python, NumPy and the backend, and make its operations deterministic.
 
     Same seed, threads and processor: same bytes. Call it before building a network.
-
-    Parameters
-    ----------
-    seed : int
-    threads : int
-        Threads of TensorFlow or PyTorch; 0 is one per core.
+    `threads` is for TensorFlow and PyTorch; 0 is one per core.
     """
     backend = keras.config.backend()
     if backend == "tensorflow":
@@ -58,17 +53,15 @@ def fit(
         Folder for checkpoints and history.csv.
     batches : callable
         batches(first_epoch) returns an endless generator of (x, y).
-    steps : int
-        Batches per epoch.
+    steps, epochs : int
+        Batches per epoch, and epochs in all.
     validation_data : (x, y)
-    epochs : int
-        Epochs in all, 1 or more.
     monitor : str
-        The best epoch has the lowest value, or the highest if it is an accuracy.
+        The best epoch has the lowest value, or the highest of an accuracy.
     plateau : dict, optional
         Settings of Keras' ReduceLROnPlateau.
     tensorboard : bool
-        Write a log for TensorBoard, which needs TensorFlow.
+        Write a log for TensorBoard; needs TensorFlow.
 
     Raises
     ------

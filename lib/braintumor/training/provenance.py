@@ -14,17 +14,9 @@ PACKAGES = ("keras", "numpy", "scikit-learn", "h5py", "pandas")
 
 
 def collect_environment(threads):
-    """Describe this process for run.json.
+    """Describe this process for run.json: versions, processor, threads, commit, memory.
 
-    Parameters
-    ----------
-    threads : int
-        Threads that the run was given; 0 is one per core.
-
-    Returns
-    -------
-    dict
-        packages, python, processor, threads, git (commit, clean), peak_memory_mb.
+    `threads` is the notebook's parameter; 0 is one per core.
     """
     import keras  # not above: report pages read records without it
 
@@ -46,15 +38,9 @@ def group_by_training(records):
     """
     groups = {}
     for record in records:
-        parameters = record["parameters"]
-        key = (
-            record["notebook"],
-            parameters.get("part"),
-            parameters.get("fold"),
-            record["finished"],
-            record["seconds"],
-        )
-        groups.setdefault(key, []).append(record)
+        key = [record[name] for name in ("notebook", "finished", "seconds")]
+        key += [record["parameters"].get(name) for name in ("part", "fold")]
+        groups.setdefault(tuple(key), []).append(record)
     return list(groups.values())
 
 
@@ -84,11 +70,9 @@ def _processor():
 
 def _git():
     def git(*arguments):
-        command = ["git", *arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        return subprocess.check_output(
+            ["git", *arguments], cwd=ROOT, text=True, stderr=subprocess.DEVNULL
+        ).strip()
 
     try:
         changes = git("status", "--porcelain", ":!results")
