@@ -48,14 +48,10 @@ def make_row(what, unit, usual_way, usual, ours, ratio):
     return row
 
 
-def compare_seconds(what, usual_way, usual, ours):
-    texts = f"{usual:.2f}", f"{ours:.2f}", f"{usual / ours:.1f}"
-    return make_row(what, "s", usual_way, *texts)
-
-
-def compare_rates(what, usual_way, usual, ours):
-    texts = f"{usual:,.0f}", f"{ours:,.0f}", f"{ours / usual:.1f}"
-    return make_row(what, "slices/s", usual_way, *texts)
+def compare(what, unit, usual_way, usual, ours):
+    ratio = usual / ours if unit == "s" else ours / usual
+    texts = f"{usual:,.2f}", f"{ours:,.2f}", f"{ratio:.1f}"
+    return make_row(what, unit, usual_way, *texts)
 
 
 def prepare_in_a_loop(directory):
@@ -81,39 +77,7 @@ def bench_preparation(directory):
         ours = lambda: prepare_data(directory, out, IMAGE_SIZE, progress=False)  # noqa: E731
         usual, ours = compare_medians([lambda: prepare_in_a_loop(directory), ours])
     what = f"prepare {n_slices:,} slices at {IMAGE_SIZE} pixels"
-    return compare_seconds(what, "h5py in one loop, one process", usual, ours)
-
-
-def bench_augmentation(prepared, batch_size=16, n_batches=200):
-    import tensorflow as tf  # the usual alternative; late, so that workers start fast
-    from keras import layers
-
-    from braintumor.training.batches import training_batches
-
-    images, masks = prepared.images[:512], prepared.masks[:512]
-    augment = [
-        layers.RandomZoom((-0.2, 0.2), (-0.2, 0.2)),
-        layers.RandomFlip("horizontal"),
-        layers.RandomShear(0.2, 0.2),
-    ]
-
-    def apply_layers(image, mask):
-        batch = {"images": tf.cast(image, tf.float32)[..., None] / 255}
-        batch["segmentation_masks"] = tf.cast(mask, tf.float32)[..., None]
-        for layer in augment:
-            batch = layer(batch, training=True)
-        return batch["images"], batch["segmentation_masks"]
-
-    data = tf.data.Dataset.from_tensor_slices((images, masks)).repeat()
-    data = data.batch(batch_size).map(apply_layers, num_parallel_calls=2).prefetch(2)
-    streams = iter(data), training_batches(images, masks, batch_size, 1, {})
-    calls = [lambda s=s: [next(s) for _ in range(n_batches)] for s in streams]
-    for call in calls:
-        call()  # warm up
-    rates = [n_batches * batch_size / seconds for seconds in compare_medians(calls)]
-    what = f"augment image and mask at {IMAGE_SIZE} pixels"
-    way = "Keras' layers for zoom, flip and shear"
-    return compare_rates(what, way, *rates)
+    return compare(what, "s", "h5py in one loop, one process", usual, ours)
 
 
 def bench_inference(directory):
@@ -150,7 +114,7 @@ def bench_inference(directory):
     record = {"s to start": round(start, 1), "images/s in a batch": round(rate, 1)}
     way = "Keras' predict in a loop, without Grad-CAM and OOD scores"
     what = "predict on an image with five networks"
-    row = compare_seconds(what, way, usual / 11, ours / 11)
+    row = compare(what, "s", way, usual / 11, ours / 11)
     return row, {"inference with five networks": record}
 
 
@@ -165,7 +129,6 @@ def main(data):
     from braintumor.training.provenance import collect_environment
 
     configure_backend(seed=1)
-    rows.append(bench_augmentation(prepared))
     row, record = bench_inference(source)
     rows.append(row)
     for bench in (bench_training.bench_networks, bench_training.bench_time_to_score):

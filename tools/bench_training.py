@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import yaml
-from bench import IMAGE_SIZE, compare_rates, make_row, measure_seconds
+from bench import IMAGE_SIZE, compare, make_row, measure_seconds
 
 from braintumor.core.files import ROOT
 from braintumor.data.prepared import open_data
@@ -76,10 +76,8 @@ def bench_networks(data):
     """Compare training speed with the original study's two networks."""
     rates, rows = {}, []
     for size, batch_size, n_steps in ((512, 8, 3), (IMAGE_SIZE, BATCH_SIZE, 12)):
-        for name, build, loss in (
-            ("CNN", build_cnn, CLASSES),
-            ("U-Net", build_unet, MASKS),
-        ):
+        builders = {"CNN": (build_cnn, CLASSES), "U-Net": (build_unet, MASKS)}
+        for name, (build, loss) in builders.items():
             model = build(size)
             model.compile("adam", loss)
             batches = noise_batches(size, loss == MASKS, batch_size)
@@ -93,7 +91,7 @@ def bench_networks(data):
         pair = [rates[f"original {name} at {size} pixels"] for name in ("CNN", "U-Net")]
         usual = 1 / sum(1 / rate for rate in pair)
         way = f"the original CNN, then its U-Net, at {size} pixels"
-        rows.append(compare_rates("train both tasks", way, usual, ours))
+        rows.append(compare("train both tasks", "slices/s", way, usual, ours))
     rounded = {name: round(rate, 1) for name, rate in rates.items()}
     return rows, {"training, slices/s": rounded} | profile_step(training, step)
 

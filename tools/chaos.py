@@ -50,12 +50,6 @@ class Attempt:
                 **command, stdout=output, stderr=output, start_new_session=True
             )
 
-    def wait(self, seconds=None):
-        """Wait for the end; return whether it came within so many seconds."""
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(seconds)
-        return self.process.poll() is not None
-
     @property
     def stage(self):
         """The rule that Snakemake started last."""
@@ -76,13 +70,6 @@ class Attempt:
                     found.append(process)
         return [process for process in found if process.status() != "zombie"]
 
-    def wait_for_processes(self, seconds=30):
-        """Kill the processes that are left after a while; return their number."""
-        _, left = psutil.wait_procs(self.find_processes(), timeout=seconds)
-        for process in left:
-            process.kill()
-        return len(left)
-
 
 def kill_snakemake_and_jobs(attempt):
     os.killpg(attempt.process.pid, signal.SIGKILL)
@@ -102,15 +89,14 @@ def kill_everything(attempt):
 
 
 def interrupt(attempt):
-    """Ctrl-C."""
     os.killpg(attempt.process.pid, signal.SIGINT)
 
 
 def terminate(attempt):
-    """SIGTERM, as a server sends that shuts down."""
     attempt.process.terminate()
 
 
+# kill -9, then Ctrl-C and SIGTERM
 KILLS = (kill_snakemake_and_jobs, kill_a_kernel, kill_everything)
 REQUESTS = (interrupt, terminate)
 
@@ -127,13 +113,17 @@ def stop_run(project, expected, duration, epochs, rng):
     `epochs` counts the finished epochs of the run so far.
     """
     attempt = Attempt(project)
-    has_ended = attempt.wait(rng.uniform(0, duration))
+    with suppress(subprocess.TimeoutExpired):
+        attempt.process.wait(rng.uniform(0, duration))
+    has_ended = attempt.process.poll() is not None
     way, faults = rng.choice(KILLS + REQUESTS), []
     stage = "the end" if has_ended else attempt.stage
     if not has_ended:
         way(attempt)
         attempt.process.wait()
-        if attempt.wait_for_processes():
+        _, left = psutil.wait_procs(attempt.find_processes(), timeout=30)
+        if left:
+            kill_everything(attempt)
             faults.append("a process is left")
         if way in REQUESTS and any(project.glob(".snakemake/locks/*")):
             faults.append("a lock is left")
@@ -164,7 +154,7 @@ def main(seed):
         project = clone_project(Path(folder).resolve() / "project")
         write_phantom(project.parent / "slices", 15, size=64, progress=False)
         attempt = Attempt(project)
-        attempt.wait()
+        attempt.process.wait()
         duration, expected = time.perf_counter() - attempt.started, read_tables(project)
         if attempt.process.returncode or not expected:
             sys.exit(f"{attempt.output.read_text()}\nThe undisturbed run failed.")

@@ -121,9 +121,10 @@ def judge_error(error, path):
     message, cause = str(error), error
     while cause := cause.__context__:
         text = str(cause).lower()
-        # HDF5 allocates an "on disk image buffer", but reads nothing into it
         is_memory = any(words in text for words in OUT_OF_MEMORY)
-        if isinstance(cause, MemoryError) or (is_memory and "disk image" not in text):
+        # HDF5 allocates an "on disk image buffer", but reads nothing into it
+        is_memory = is_memory and "disk image" not in text
+        if isinstance(cause, MemoryError) or is_memory:
             return f"memory: {cause}"
     if str(path) not in message:
         return f"message without the file: {message}"
@@ -227,13 +228,13 @@ def count_verdicts(rows):
     """Count rows (kind, verdict, seconds) by kind."""
     table = pd.DataFrame(rows, columns=["kind", "verdict", "seconds"])
     is_good = table["verdict"].isin(["read", "refused"])
-    table["verdict"] = table["verdict"].where(is_good, "findings")
-    counts = pd.crosstab(table["kind"], table["verdict"])
-    counts = counts.reindex(columns=["read", "refused", "findings"], fill_value=0)
-    counts.insert(0, "inputs", counts.sum(axis=1))
-    seconds = table.groupby("kind")["seconds"].agg(["sum", "max"]).round(2)
-    counts[["seconds", "slowest"]] = seconds
-    return counts.reindex(table["kind"].unique()).reset_index()
+    verdicts = table["verdict"].where(is_good, "findings")
+    counts = pd.crosstab(table["kind"], verdicts, margins=True, margins_name="inputs")
+    columns = ["inputs", "read", "refused", "findings"]
+    counts = counts.reindex(table["kind"].unique(), columns=columns, fill_value=0)
+    seconds = table.groupby("kind")["seconds"]
+    counts = counts.assign(seconds=seconds.sum(), slowest=seconds.max())
+    return counts.round(2).reset_index()
 
 
 def main():

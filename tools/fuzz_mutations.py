@@ -1,28 +1,24 @@
 """Mutations of image files, for tools/fuzz.py.
 
-Most know the format, so that they get past checksums and into the parser. JPEG, TIFF
-and .npy have no checksums: `damage` gets far enough.
+Those of a format get past its checksums and into the parser. The other formats have no
+checksums: `damage` gets far enough.
 """
 
 import gzip
-import io
 import struct
 import zlib
 from contextlib import suppress
 
 import h5py
 import numpy as np
-import pydicom
 from fuzz_seeds import FIELDS, add_fields, make_hdf5
-from pydicom.dataelem import RawDataElement
 
 ODD_NUMBERS = [0, 1, -1, 2, 15, 16, 127, 255, 256, 4096, 4097, 2**15 - 1, 2**16 - 1]
 ODD_NUMBERS += [2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, -(2**31), -(2**63)]
 ODD_FLOATS = [0.5, -1.0, 1e39, 1e308, 5e-324, float("nan"), float("inf"), -float("inf")]
-ODD_TEXTS = [b"", b"\\", b"1\\2\\3", b"-1", b"1e300", b"nan", b"inf", b"2147483648"]
-ODD_TEXTS += [b"a\nb", b'"', b'"a\nb"', b"\xff\xfe", b"\0", b"X" * 5000, b"9" * 5000]
-ODD_TEXTS += [b"../a.png", b"/etc/hostname", b"loop", b".", b"1_0", b"\xef\xbc\x91"]
-ODD_TEXTS += [b"\x1b[31mred", b"MONOCHROME1 ", b"inf\\inf"]
+ODD_TEXTS = [b"", b"  ", b"-1", b"1e300", b"nan", b"inf", b"2147483648", b"1_0"]
+ODD_TEXTS += [b'"', b'"a\nb"', b"\xff\xfe", b"\0", b"X" * 5000, b"\xef\xbc\x91"]
+ODD_TEXTS += [b"../a.png", b"/etc/hostname", b"loop", b".", b"\x1b[31mred", b"image"]
 BOMBS = [zlib.compress(bytes(size), 9) for size in (10, 10**5, 10**7, 2**27)]
 CHUNKS = b"IHDR zTXt iCCP iTXt tEXt eXIf PLTE tRNS acTL fcTL fdAT".split()
 
@@ -118,44 +114,11 @@ def mutate_png(rng, content):
     )
 
 
-def mutate_dicom(rng, content):
-    """Drop elements, or give them odd values and types."""
-    with suppress(Exception):  # pydicom does not write all that it can read
-        dataset = pydicom.dcmread(io.BytesIO(content), force=True)
-        for _ in range(rng.choice((1, 1, 2, 3))):
-            tag = rng.choice(list(dataset.keys()))
-            types = (dataset.get_item(tag).VR, "OB", "US", "DS", "SQ", "UN", "IS", "FD")
-            vr = types[0] if rng.random() < 0.8 else rng.choice(types)
-            number = odd_number(rng, rng.choice((1, 2, 4)), "little")
-            value = rng.choice((number, rng.choice(ODD_TEXTS), rng.randbytes(100)))
-            dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
-            if rng.random() < 0.25:
-                del dataset[tag]
-        dataset.save_as(out := io.BytesIO())
-        return out.getvalue()
-    return content
-
-
-def mutate_nifti(rng, content):
-    """Change aligned numbers of the header."""
-    order, sign = ("big", ">") if content[0] == 0 else ("little", "<")
-    content = bytearray(content)
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        size = rng.choice((2, 4, 8))
-        at = 40 + size * rng.randrange(308 // size)  # after the size of the header
-        value = odd_number(rng, size, order)
-        if size == 4 and rng.random() < 0.5:
-            value = np.float32(rng.choice(ODD_FLOATS[:2] + ODD_FLOATS[5:]))
-            value = value.astype(f"{sign}f4").tobytes()
-        content[at : at + size] = value
-    return bytes(content)
-
-
 def mutate_gzip(rng, content):
-    """Change the compressed file."""
+    """Damage the compressed file, or make it huge."""
     inside = gzip.decompress(content)
-    inside = rng.choice((mutate_nifti(rng, inside), damage(rng, inside, inside)))
-    return gzip.compress(inside + bytes(2**24) * (rng.random() < 0.01), 1, mtime=0)
+    inside = damage(rng, inside, inside) + bytes(2**24) * (rng.random() < 0.01)
+    return gzip.compress(inside, 1, mtime=0)
 
 
 def mutate_table(rng, content):
@@ -168,12 +131,5 @@ def mutate_table(rng, content):
     return rng.choice((b"\n", b"\n", b"\r\n", b"\r")).join(map(b",".join, rows))
 
 
-MUTATIONS = {
-    "mat": mutate_mat,
-    "png": mutate_png,
-    "dicom": mutate_dicom,
-    "nifti": mutate_nifti,
-    "nifti-gz": mutate_gzip,
-    "pairs": mutate_table,
-    "cvind": mutate_cvind,
-}
+MUTATIONS = {"mat": mutate_mat, "cvind": mutate_cvind, "png": mutate_png}
+MUTATIONS |= {"nifti-gz": mutate_gzip, "pairs": mutate_table}

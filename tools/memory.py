@@ -22,14 +22,19 @@ from braintumor.data.prepared import open_prepared
 from braintumor.training.provenance import collect_environment
 
 LIMITS_MB = {128: 3000, 256: 6000}  # by image size
-COMMAND = (sys.executable, "-m", "braintumor.cli", "data", "prepare")
+PREPARE = """
+import sys
+from braintumor.data.prepared import prepare_data
+prepare_data(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+"""
 
 
 def measure_preparation(folder, image_size):
     """Return the number of prepared slices and the peak memory (MB) of preparing."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / str(image_size)
-        process = psutil.Popen([*COMMAND, folder, out, "--size", str(image_size)])
+        command = [sys.executable, "-c", PREPARE, folder, out, str(image_size)]
+        process = psutil.Popen(command)
         peak = 0
         while process.poll() is None:
             processes = [process, *process.children(recursive=True)]

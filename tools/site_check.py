@@ -17,14 +17,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from browser import (
-    NO_BROWSER,
-    external_requests,
-    programs,
-    read_logs,
-    resize,
-    window,
-)
+from browser import NO_BROWSER, external_requests, programs, read_logs, resize, window
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe

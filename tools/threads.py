@@ -27,25 +27,18 @@ LAB = "labs/02_classify"
 REPEATED = "same bytes as with as many threads before"
 
 
-def train(profile, folder, threads):
+def train(profile, threads):
     """Train one fold; return its predictions as bytes and as a table."""
-    overrides = profile["classify"] | {
-        "data": "phantom",
-        "protocol": profile["protocol"],
-        "fold": 1,
-        "seed": profile["seed"],
-        "threads": threads,
-        "results": str(folder),
-    }
-    papermill.execute_notebook(
-        ROOT / f"notebooks/{LAB}.ipynb",
-        folder / "page.ipynb",
-        parameters=notebook_parameters(LAB, overrides),
-        cwd=ROOT,
-        progress_bar=False,
-    )
-    path = folder / "fold-1/predictions.csv"
-    return path.read_bytes(), pd.read_csv(path)
+    section = profile["classify"]
+    overrides = {name: section[name] for name in section if name != "folds"}
+    overrides |= {name: profile[name] for name in ("protocol", "seed")}
+    with tempfile.TemporaryDirectory() as folder:
+        overrides |= {"threads": threads, "results": folder}
+        parameters = notebook_parameters(LAB, overrides)
+        notebook, page = ROOT / f"notebooks/{LAB}.ipynb", Path(folder) / "page.ipynb"
+        papermill.execute_notebook(notebook, page, parameters, progress_bar=False)
+        path = Path(folder) / "fold-1/predictions.csv"
+        return path.read_bytes(), pd.read_csv(path)
 
 
 def compare(threads, runs):
@@ -72,12 +65,7 @@ def compare(threads, runs):
 
 def main():
     profile = yaml.safe_load((ROOT / "config/quick.yaml").read_text())
-    with tempfile.TemporaryDirectory() as scratch:
-        runs = []
-        for number, threads in enumerate(THREADS):
-            folder = Path(scratch) / str(number)
-            folder.mkdir()
-            runs.append(train(profile, folder, threads))
+    runs = [train(profile, threads) for threads in THREADS]
     table = compare(THREADS, runs)
     print(table.T.to_string(header=False))
     record = {"epochs": profile["classify"]["epochs"], "runs": len(THREADS)}

@@ -17,21 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
-from slurm import (
-    MARK,
-    install_slurm,
-    kill_processes,
-    list_jobs,
-    read_output,
-    run_slurm,
-    wait_for,
-)
+import slurm
+from slurm import read_output
+
+from braintumor.data.phantom import write_phantom
+from braintumor.training.provenance import collect_environment
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from results import clone_project, save_results, snakemake  # noqa: E402
-
-from braintumor.data.phantom import write_phantom  # noqa: E402
-from braintumor.training.provenance import collect_environment  # noqa: E402
 
 PROFILE = Path(__file__).with_name("sweep.yaml")
 RUN = f"results/{PROFILE.stem}-slices"
@@ -44,7 +37,7 @@ def start_sweep(project, *options):
     scores = [f"{RUN}/{seed}/joint/scores.json" for seed in SEEDS]
     data = project.parent / "slices"
     command = snakemake(project, PROFILE, data, scores, *options)
-    command["env"][MARK] = str(project.parent / "slurm")
+    command["env"][slurm.MARK] = str(project.parent / "slurm")
     return subprocess.Popen(**command)
 
 
@@ -59,10 +52,10 @@ def lose_node(sweep, project):
         busy = read_output("squeue", "-h", "-t", "running", "-w", "n2", "-o", "%i")
         return len(finished) >= 3 and training and busy.strip()
 
-    wait_for(is_reached, "the middle of the sweep", seconds=3600)
+    slurm.wait_for(is_reached, "the middle of the sweep", seconds=3600)
     job = read_output("squeue", "-h", "-w", "n2", "-o", "%i %k").strip()
     print(f"node n2 is lost, with job {job}", flush=True)
-    kill_processes(project.parent / "slurm", "n2")
+    slurm.kill_processes(project.parent / "slurm", "n2")
 
 
 def measure_overhead(jobs, project):
@@ -88,19 +81,22 @@ def compare_tables(first, second):
 
 
 def main():
-    install_slurm()
+    slurm.install_slurm()
     folder = Path(tempfile.mkdtemp(prefix="braintumor-cluster-"))
     write_phantom(folder / "slices", 15, size=64, progress=False)
     cluster, machine = (clone_project(folder / name) for name in ("cluster", "machine"))
     minutes = {}
-    with run_slurm(folder / "slurm"):
+    with slurm.run_slurm(folder / "slurm"):
         started = time.monotonic()
         sweep = start_sweep(cluster, "--profile", "workflow/profiles/slurm")
         lose_node(sweep, cluster)
         if sweep.wait():
             raise SystemExit(f"The sweep on the cluster failed; see {folder}.")
         minutes["cluster"] = round((time.monotonic() - started) / 60, 1)
-        jobs, slurm_version = list_jobs(), read_output("sinfo", "--version").split()[1]
+        jobs, slurm_version = (
+            slurm.list_jobs(),
+            read_output("sinfo", "--version").split()[1],
+        )
     started = time.monotonic()
     if start_sweep(machine, "--cores", "2").wait():
         raise SystemExit(f"The sweep on one machine failed; see {folder}.")
