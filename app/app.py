@@ -104,17 +104,17 @@ class App(anywidget.AnyWidget):
         self._request(f"Slice {file}", lambda: self._read_slice(file), note)
 
     def _read_slice(self, file):
-        one = read_slice_by_number(self._data, file)
+        example = read_slice_by_number(self._data, file)
         row = self._prepared.index.set_index("file").loc[file]
         spacing = row["spacing_mm"]
         return InputImage(
             f"Slice {file}",
-            one.image,
+            example.image,
             None if np.isnan(spacing) else (spacing, spacing),
             # another dataset may have a patient with the same identifier
-            patient=one.pid if self._is_figshare else None,
-            label=one.label,
-            mask=one.mask,
+            patient=example.pid if self._is_figshare else None,
+            label=example.label,
+            mask=example.mask,
         )
 
     def _on_file(self, name, start, size, content):

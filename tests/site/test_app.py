@@ -1,6 +1,7 @@
 """The app: its widget without a browser, and the whole of it at a phone's width."""
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from PIL import Image
 
 from braintumor.core.errors import AmbiguousSliceError, DatasetError
 from braintumor.core.files import ROOT
+from braintumor.data import prepared as prepared_module
 from braintumor.data.labels import LABELS
 from braintumor.inference import report
 from braintumor.inference.formats import InputImage, read_image
@@ -89,7 +91,14 @@ class Page(app.App):
 
 
 @pytest.fixture
-def page(phantom_folder, predictor):
+def cache(tmp_path_factory, monkeypatch):
+    """Keep prepared sets outside the project."""
+    root = tmp_path_factory.getbasetemp() / "app-project"
+    monkeypatch.setattr(prepared_module, "ROOT", root)
+
+
+@pytest.fixture
+def page(phantom_folder, predictor, cache):
     return Page(phantom_folder)
 
 
@@ -283,7 +292,7 @@ def test_report_is_sent_and_not_written(page, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_files_can_be_predicted_without_a_dataset(tmp_path, predictor):
+def test_files_can_be_predicted_without_a_dataset(tmp_path, predictor, cache):
     page = Page(tmp_path / "none")
     assert "none" in page.error
     assert not page.gallery
@@ -291,7 +300,7 @@ def test_files_can_be_predicted_without_a_dataset(tmp_path, predictor):
     assert "mine.png" in page.prediction
 
 
-def test_missing_networks_are_reported(phantom_folder, monkeypatch):
+def test_missing_networks_are_reported(phantom_folder, cache, monkeypatch):
     def fail(folds):
         raise DatasetError("models/fold-1.keras: missing")
 
@@ -343,6 +352,8 @@ def address(phantom_folder, chromium):
         finally:
             server.send_signal(signal.SIGINT)
             assert server.wait(60) == 0
+            prepared = prepared_module.cache_dir(phantom_folder, app.THUMBNAIL_SIZE)
+            shutil.rmtree(prepared.parent)
 
 
 @pytest.fixture(scope="module")

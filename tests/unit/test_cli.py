@@ -162,7 +162,8 @@ def test_data_prepare_makes_what_notebooks_open(
     assert len(prepared_module.open_prepared(folder).images)
 
 
-def test_errors_are_one_line(tmp_path, capsys):
+def test_errors_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prepared_module, "ROOT", tmp_path)
     assert cli.main(["data", "prepare", str(tmp_path / "a\nb"), "--size", "64"]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -306,12 +306,12 @@ def test_missing_network_is_named(models):
         Predictor([1])
 
 
-def test_networks_of_a_run_predict_one_task(tmp_path, monkeypatch, joint):
+def test_networks_of_a_run_are_loaded_by_fold(tmp_path, monkeypatch, joint):
     monkeypatch.setattr(module, "ROOT", tmp_path)
     for fold in (1, 2):
         directory = tmp_path / f"run/segment/fold-{fold}"
         directory.mkdir(parents=True)
         joint.save(directory / "model.keras")
-    networks = load_networks("run", "segment", [1, 2])
-    x = np.zeros((1, 32, 32, 1), np.float32)
-    assert [network(x).shape for network in networks] == [(1, 32, 32, 1)] * 2
+    assert len(load_networks("run", "segment", [1, 2])) == 2
+    with pytest.raises(DatasetError, match="fold-3"):
+        load_networks("run", "segment", [1, 3])

@@ -28,17 +28,10 @@ QUANTILE = 0.99  # of the validation slices, which is the threshold
 
 
 def fit_ood_reference(training, validation):
-    """Fit what `compute_ood_scores` needs for one network.
+    """Fit what `compute_ood_scores` needs for one network; returns a dict of arrays.
 
-    Parameters
-    ----------
-    training, validation : dict of arrays
-        Outputs of the network: "thumbnail" (n, 256), "features" (n, n_features) and
-        "expected_dice" (n,), which is not used of the training slices.
-
-    Returns
-    -------
-    dict of arrays, to be saved as .npz
+    `training` and `validation` are dicts of its outputs: "thumbnail" (n, 256),
+    "features" (n, n_features) and "expected_dice" (n,).
     """
     pca = PCA(N_COMPONENTS, random_state=0).fit(training["thumbnail"])
     covariance = LedoitWolf().fit(training["features"].astype(float))
@@ -67,35 +60,23 @@ def _fit_orientation(thumbnails):
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(x, y)
+    layers = enumerate(zip(network.coefs_, network.intercepts_, strict=True))
     parameters = {}
-    for n, (weights, bias) in enumerate(
-        zip(network.coefs_, network.intercepts_, strict=True)
-    ):
+    for n, (weights, bias) in layers:
         parameters[f"orientation_weights_{n}"] = weights.astype(np.float16)
         parameters[f"orientation_bias_{n}"] = bias.astype(np.float16)
     return parameters
 
 
 def compute_ood_scores(reference, thumbnail, features, expected_dice):
-    """Compute OOD scores of slices, as multiples of their thresholds.
+    """Compute the OOD scores (n, 4) of slices, as multiples of their thresholds.
 
     - reconstruction: distance of the thumbnail from its projection onto the main
       components of the training thumbnails;
-    - orientation: minus the log-probability of an upright head [1]_;
-    - features: Mahalanobis distance to the training slices [2]_, with one Gaussian and
-      the covariance of Ledoit and Wolf (2004);
+    - orientation: minus the log-probability of an upright head (Hendrycks et al. 2019);
+    - features: Mahalanobis distance to the training slices (Lee et al. 2018), with one
+      Gaussian and the covariance of Ledoit and Wolf (2004);
     - mask: 1 - expected Dice of the predicted mask.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, 4), in the order of `OOD_SCORES`
-
-    References
-    ----------
-    .. [1] Hendrycks et al. (2019), Using self-supervised learning can improve model
-       robustness and uncertainty.
-    .. [2] Lee et al. (2018), A simple unified framework for detecting
-       out-of-distribution samples and adversarial attacks.
     """
     centered = thumbnail.astype(float) - reference["pca_mean"]
     components = reference["pca_components"]

@@ -59,8 +59,8 @@ class Prediction:
             return None
         rows = np.flatnonzero(self.mask.any(axis=1))
         columns = np.flatnonzero(self.mask.any(axis=0))
-        box = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
-        return tuple(int(edge) for edge in box)
+        edges = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+        return tuple(map(int, edges))
 
     @property
     def area_mm2(self):
@@ -81,20 +81,16 @@ class Prediction:
             height, width = spacing
             warnings.append(f"its pixels are not square: {height:.2f} x {width:.2f} mm")
         if n_models := self.n_models_trained_on_patient:
-            warnings.append(
-                f"{n_models} of the networks were trained on this patient; "
-                "use --held-out"
-            )
+            text = "networks were trained on this patient; use --held-out"
+            warnings.append(f"{n_models} of the {text}")
         return warnings
 
 
 class Predictor:
     """The published networks of some folds, loaded once.
 
-    Raises
-    ------
-    DatasetError
-        If a network or its OOD reference is missing, damaged, or of another network.
+    Raises DatasetError if a network or its OOD reference is missing, damaged, or of
+    another network.
     """
 
     def __init__(self, folds=FOLDS, directory="models"):
@@ -123,7 +119,7 @@ class Predictor:
         gradcam = np.asarray(gradcam.resize((size, size), Image.BILINEAR))
         gradcam = image.crop_to_image(gradcam)
         maps = outputs["head_maps"]
-        masks = [threshold_by_expected_dice(one, len(one)) for one in maps]
+        masks = [threshold_by_expected_dice(m, len(m)) for m in maps]
         agreement = None
         if len(maps) > 1:
             mean_mask = threshold_by_expected_dice(maps.mean(axis=0), maps.shape[1])
@@ -191,10 +187,8 @@ def predict_files(paths, slice_number=None, held_out=False, batch_size=16):
 def _held_out_folds(path, image):
     fold = find_held_out_fold(image.patient)
     if fold is None:
-        raise DatasetError(
-            f"{path}: got no patient of the dataset, expected a .mat file of figshare. "
-            "Leave out --held-out."
-        )
+        message = "got no patient of the dataset, expected a .mat file of figshare"
+        raise DatasetError(f"{path}: {message}. Leave out --held-out.")
     return (fold,)
 
 
@@ -212,11 +206,8 @@ def _patient_folds():
 def load_network(path):
     """Load a .keras file, without compiling it or running code that it contains.
 
-    Raises
-    ------
-    DatasetError
-        If the file is missing or damaged, or holds code: a Lambda layer, a class or
-        function from elsewhere, a pickle.
+    Raises DatasetError if the file is missing or damaged, or holds code: a Lambda
+    layer, a class or function from elsewhere, a pickle.
     """
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
@@ -228,15 +219,9 @@ def load_network(path):
 
 
 def load_networks(run, task, folds):
-    """Load the networks of a run, a folder below the project, that predict one task."""
-    networks = []
-    for fold in folds:
-        network = load_network(ROOT / run / task / f"fold-{fold}" / "model.keras")
-        output = getattr(network, "output", None)  # a loaded Sequential has none
-        if isinstance(output, dict):
-            network = keras.Model(network.input, output[task])
-        networks.append(network)
-    return networks
+    """Load the networks of some folds of a task from a run below the project."""
+    directory = ROOT / run / task
+    return [load_network(directory / f"fold-{fold}" / "model.keras") for fold in folds]
 
 
 def _load_ood_reference(network_path):
@@ -261,15 +246,12 @@ def _load_ood_reference(network_path):
 def build_prediction_model(networks, image_size, zooms=(1.0,)):
     """Join networks of `build_joint` into one model with all outputs of a Prediction.
 
-    Returns
-    -------
-    keras.Model
-        Slices (n, image_size, image_size, 1) in [0, 1] to a dict: "classify"
-        (n, n_networks, 2, 3), for slice and mirror image; "segment" (n, image_size,
-        image_size), mean over networks, views and zooms; "head_maps" (n, n_networks,
-        crop_size, crop_size), maps of the head; "features" (n, n_networks, 256);
-        "thumbnail" (n, 256), the head at 16 x 16 pixels; "gradcam" (n, image_size,
-        image_size, 3), mean over networks and views, for each class.
+    It takes slices (n, image_size, image_size, 1) in [0, 1]. Its outputs are, by name:
+    classify (n, n_networks, 2, 3), for slice and mirror image; segment (n, image_size,
+    image_size), mean over networks, views and zooms; head_maps (n, n_networks,
+    crop_size, crop_size), each network's map of the head; features (n, n_networks,
+    256); thumbnail (n, 256), the head at 16 x 16 pixels; gradcam (n, image_size,
+    image_size, 3), mean over networks and views, for each class.
     """
     crop_size = networks[0].input_shape[1]
     networks = [_add_outputs(network) for network in networks]
