@@ -42,7 +42,7 @@ app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 test: .venv/done  ## run the tests (CORES=2)
 	$(BIN)/pytest -n $(CORES) --dist loadfile
 
-site-check: .venv/done  ## look at each page of the built book in Chromium, and print what was checked
+site-check: .venv/done  ## check every page of the built book in Chromium: links, contrast, alt text ...
 	$(BIN)/python tools/site_check.py
 
 pdf: .venv/done  ## print the built book to _build/brain-tumors.pdf (needs Chromium)
@@ -51,7 +51,7 @@ pdf: .venv/done  ## print the built book to _build/brain-tumors.pdf (needs Chrom
 archive: .venv/done  ## pack the built book as _build/brain-tumors.zip
 	$(BIN)/python -m zipfile -c _build/brain-tumors.zip _build/html
 
-fuzz: .venv/done  ## try 28,000 damaged files on the code that reads them (SHARE=1 SEED=1)
+fuzz: .venv/done  ## read 28,000 damaged files (SHARE=1 SEED=1)
 	$(BIN)/python tools/fuzz.py --share $(SHARE) --seed $(SEED)
 
 lint: .venv/done  ## check format, style, notebooks and the layers of the library
@@ -60,19 +60,19 @@ lint: .venv/done  ## check format, style, notebooks and the layers of the librar
 	$(BIN)/nbstripout --verify notebooks/*/*.ipynb app/app.ipynb
 	$(BIN)/lint-imports
 
-bench: .venv/done  ## measure speed against the usual alternatives
+bench: .venv/done  ## measure speed against the usual alternatives (DATA=phantom)
 	$(BIN)/python tools/bench.py "$(DATA)"
 
-chaos: .venv/done  ## kill a tiny run at random moments, go on, and compare byte for byte
+chaos: .venv/done  ## stop a tiny run at random moments, go on, and compare byte for byte
 	$(BIN)/python tools/chaos.py
 
-cluster-test: .venv/done  ## a sweep on a SLURM of two nodes, one of which is lost (Debian, as root)
+cluster-test: .venv/done  ## run a sweep on a SLURM that loses one of two nodes (Debian, as root)
 	$(BIN)/python tools/cluster/run.py
 
 threads: .venv/done  ## measure how far a training depends on the number of threads
 	$(BIN)/python tools/threads.py
 
-memory: .venv/done  ## measure the memory of preparing DATA, and gather that of training
+memory: .venv/done  ## measure the memory of preparing DATA and of training
 	$(BIN)/python tools/memory.py "$(DATA)"
 
 lock: .venv/done  ## resolve workflow/requirements.lock anew from pyproject.toml
