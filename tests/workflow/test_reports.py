@@ -10,6 +10,7 @@ import IPython.display
 import nbformat
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from braintumor.core.errors import DatasetError, ParameterError
 from braintumor.core.files import ROOT
@@ -61,7 +62,8 @@ def test_report_runs_from_the_published_tables(run_report, name):
     _, shown = run_report(name, **{key: few[key] for key in few.keys() & known})
     figures = [value for value in shown if isinstance(value, CaptionedFigure)]
     assert len(figures) == FIGURES.get(name, 0)
-    assert all("<img" in figure.html for figure in figures)
+    for figure in figures:
+        assert "<figcaption>" in DisplayFormatter().format(figure)[0]["text/html"]
 
 
 @pytest.mark.parametrize("name", REPORTS)
