@@ -44,7 +44,7 @@ def train_and_predict(folder, backend):
         network.load_weights(weights)
     else:
         network.save_weights(weights)
-    outputs = build_tta_model(network, 64).predict(x, verbose=0)
+    outputs = build_tta_model(network, 64, zooms=(1.0, 1.2)).predict(x, verbose=0)
     warped, masks = random_affine(x, y["segment"], 0, 0, 0)
     losses = {"classify": "sparse_categorical_crossentropy", "segment": per_slice_loss}
     network.compile(keras.optimizers.AdamW(1e-3), losses)

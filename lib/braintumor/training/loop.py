@@ -117,11 +117,19 @@ class EpochCheckpoint(keras.callbacks.Callback):
         return self.directory / f"epoch-{epoch}.weights.h5"
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch > 0:
+            return
         # Keras does not save the random state of dropout: derive it from the epoch
+        epoch = len(self.history)
         for variable in self.model.variables:
             if variable.name == "seed_generator_state":
-                variable.assign([variable[0], epoch << 16])
-        self.started = time.perf_counter()
+                seed = int(variable[0])
+                variable.assign([seed, epoch << 16])
+                if keras.config.backend() == "torch":  # it uses the global state
+                    keras.utils.set_random_seed(seed + epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.started
