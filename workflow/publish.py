@@ -27,11 +27,8 @@ from braintumor.data.prepared import open_data
 from braintumor.data.preprocessing import to_network_input
 from braintumor.data.splits import make_split
 from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dice
-from braintumor.evaluation.scores import (
-    format_scores,
-    load_predictions,
-    summarize_by_class,
-)
+from braintumor.evaluation.metrics import predict_classes
+from braintumor.evaluation.scores import format_scores, load_predictions
 from braintumor.inference.ood import fit_ood_reference
 from braintumor.inference.predictor import build_prediction_model
 
@@ -141,6 +138,7 @@ def render_card(published, models):
     """Render the model card (Mitchell et al. 2019) of the networks in `models`."""
     table, records = load_predictions(published, "classify")
     masks, _ = load_predictions(published, "segment")
+    is_correct = predict_classes(table) == table["y_true"]
     scores = json.loads((published / "scores.json").read_text())
     shown = {n: scores[task][n] for task, names in CARD_SCORES.items() for n in names}
     folds = [record["parameters"]["fold"] for record in records]
@@ -154,7 +152,7 @@ def render_card(published, models):
         slices=f"{len(table):,}",
         patients=table["pid"].nunique(),
         scores=list(format_scores(shown).itertuples()),
-        lowest_recall=summarize_by_class(table)["recall"].idxmin(),
+        lowest_recall=LABELS[is_correct.groupby(table["y_true"]).mean().idxmin()],
         lowest_dice=LABELS[masks.groupby("y_true")["dice"].mean().idxmin()],
         files=[(p.name, fold, sha256(p)[:16]) for fold, p in paths.items()],
     )

@@ -14,7 +14,7 @@ import pandas as pd
 from braintumor.core.files import ROOT
 from braintumor.data.prepared import open_data
 from braintumor.data.preprocessing import to_network_input
-from braintumor.evaluation.masks import predict_masks, score_masks
+from braintumor.evaluation.masks import score_masks, threshold_by_expected_dice
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.evaluation.scores import load_predictions, summary_metrics
 from braintumor.models.joint import build_tta_model
@@ -27,12 +27,12 @@ def predict_tables(model, prepared, table):
     rows = pd.Index(prepared.index["file"]).get_indexer(table["file"])
     x = to_network_input(prepared.images[rows])
     outputs = model.predict(x, batch_size=16, verbose=0)
-    masks = predict_masks(prepared, rows, outputs["segment"][..., 0])
+    maps, threshold = outputs["segment"][..., 0], threshold_by_expected_dice
     slices = table[["file", "pid", "fold", "y_true"]].reset_index(drop=True)
     probabilities = pd.DataFrame(outputs["classify"], columns=PROBABILITY_COLUMNS)
     return {
         "classify": slices.join(probabilities),
-        "segment": slices.join(score_masks(prepared, rows, masks)),
+        "segment": slices.join(score_masks(prepared, rows, maps, threshold)),
     }
 
 

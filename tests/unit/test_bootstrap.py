@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from braintumor.core.errors import ParameterError
-from braintumor.evaluation import bootstrap
 from braintumor.evaluation.bootstrap import (
     bootstrap_interval,
     bootstrap_weights,
@@ -47,12 +46,6 @@ def test_interval_is_that_of_a_loop_over_resampled_tables(table):
     assert (low, high) == pytest.approx(expected, rel=1e-6)
     assert mean_interval(table["score"], table["pid"], 100, seed=3) == (low, high)
     assert bootstrap_interval(table, MEAN, n_bootstrap=100, seed=4) != (low, high)
-
-
-def test_blocks_do_not_change_the_interval(table, monkeypatch):
-    interval = bootstrap_interval(table, MEAN, n_bootstrap=50)
-    monkeypatch.setattr(bootstrap, "BLOCK_SIZE", 7 * len(table))
-    assert bootstrap_interval(table, MEAN, n_bootstrap=50) == pytest.approx(interval)
 
 
 def test_zero_resamples_are_an_error(table):

@@ -10,7 +10,12 @@ from braintumor.core.files import ROOT, sha256
 from braintumor.data.figshare import load_figshare_index
 from braintumor.data.splits import FOLDS, PROTOCOLS, patient_family
 from braintumor.evaluation import scores
-from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, predict_classes
+from braintumor.evaluation.metrics import (
+    PROBABILITY_COLUMNS,
+    calibration_error,
+    predict_classes,
+    temperature_scale,
+)
 from braintumor.training.fold_run import read_table
 
 PUBLISHED = ROOT / "results/published"
@@ -65,12 +70,15 @@ def test_leakage_runs_predict_each_slice_once_on_the_same_folds(leakage):
 @pytest.mark.parametrize("task", TASKS)
 def test_leakage_runs_have_the_same_data_and_settings(leakage, task):
     records = [r for protocol in PROTOCOLS for r in leakage[protocol, task][1]]
-    scores.check_consistent_runs(LEAKAGE, records, varying=["protocol"])
+    varying = scores.VARYING_PARAMETERS | {"protocol"}
+    for name in records[0]["parameters"].keys() - varying:
+        assert len({str(record["parameters"][name]) for record in records}) == 1, name
     assert {record["data"]["kind"] for record in records} == {"figshare-jpeg"}
     assert all(record["git"]["commit"] and record["git"]["clean"] for record in records)
     for protocol in PROTOCOLS:
         records = leakage[protocol, task][1]
-        history = scores.load_histories(LEAKAGE / protocol, task, records)
+        run, name = LEAKAGE / protocol, "history.csv"
+        history = scores.load_fold_tables(run, task, records, name)
         for record in records:
             n_epochs = (history["fold"] == record["parameters"]["fold"]).sum()
             assert n_epochs == record["epochs"] == record["parameters"]["epochs"]
@@ -148,12 +156,13 @@ def test_published_scores_are_those_of_the_tables(run):
     published = json.loads((PUBLISHED / run / "scores.json").read_text())
     table, records = scores.load_predictions(PUBLISHED / run, "classify")
     check_all_slices(table)
-    validation = scores.load_validation(PUBLISHED / run, records)
+    folder, name = PUBLISHED / run, "validation.csv"
+    validation = scores.load_fold_tables(folder, "classify", records, name)
     temperatures = scores.fit_temperatures(validation)
-    scaled = scores.apply_temperatures(table, temperatures)
+    scaled = temperature_scale(table, table["fold"].map(temperatures))
     computed = scores.summarize_classification(table)
     computed["calibration error with temperature"] = scores.score_with_ci(
-        scaled, scores.metrics.calibration_error
+        scaled, calibration_error
     )
     segmentation = scores.load_predictions(PUBLISHED / run, "segment")[0]
     check_all_slices(segmentation)

@@ -1,7 +1,6 @@
 """Predictions of the folds of a run, and their scores."""
 
 import json
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -36,15 +35,9 @@ def write_fold(run, fold, files=(1, 2), digest="d", **parameters):
 def test_folds_are_joined_by_file_number(tmp_path):
     write_fold(tmp_path, 2, (1, 4), description="other", tried="x")
     write_fold(tmp_path, 1, (2, 3))
-    table, records = scores.load_predictions(tmp_path, "classify")
+    table, _ = scores.load_predictions(tmp_path, "classify")
     assert table["file"].tolist() == [1, 2, 3, 4]
     assert table["pid"].tolist() == ["001", "002", "003", "004"]
-    assert scores.score_metadata(table, records) == {
-        "data": {"kind": "phantom", "digest": "d"},
-        "protocol": "official",
-        "folds": [1, 2],
-        "slices": 4,
-    }
 
 
 @pytest.mark.parametrize(
@@ -73,42 +66,14 @@ def test_only_requested_finished_folds_are_loaded(tmp_path):
         scores.load_predictions(tmp_path, "classify", folds=[4, 5])
 
 
-def test_validation_and_history_are_loaded_by_fold(tmp_path):
+def test_tables_of_folds_are_joined(tmp_path):
     write_fold(tmp_path, 3)
-    table, records = scores.load_predictions(tmp_path, "classify")
-    with pytest.raises(DatasetError, match="fold-3/validation.csv"):
-        scores.load_validation(tmp_path, records)
-    table.to_csv(tmp_path / "classify/fold-3/validation.csv", index=False)
-    validation = scores.load_validation(tmp_path, records)
-    assert validation["pid"].tolist() == ["001", "002"]
-    (tmp_path / "classify/fold-3/history.csv").write_text("epoch,loss\n1,2\n2,1\n")
-    history = scores.load_histories(tmp_path, "classify", records)
-    assert history.to_dict("list") == {
-        "epoch": [1, 2],
-        "loss": [2, 1],
-        "fold": [3, 3],
-    }
-
-
-def test_fold_composition():
-    columns = {
-        "file": range(1, 7),
-        "pid": list("aabbcc"),
-        "fold": [1, 1, 2, 2, 3, 3],
-        "y_true": [1, 1, 2, 2, 1, 1],
-    }
-    table = pd.DataFrame(columns)
-    validation = pd.DataFrame(
-        {"file": [3, 4, 5, 1, 2], "pid": list("bbcaa"), "fold": [1, 1, 2, 3, 3]}
-    )
-    parts = scores.fold_composition(table, validation, 6)
-    expected = {"slices": [2, 2, 2], "patients": [1, 1, 1]}
-    assert parts["test"].to_dict("list") == expected
-    expected = {"slices": [2, 3, 2], "patients": [1, 2, 1]}
-    assert parts["training"].to_dict("list") == expected
-    assert parts.loc[1, "test patients"].tolist() == [1, 0, 0]
-    unfinished = scores.fold_composition(table[table["fold"] < 3], validation, 6)
-    assert "training" not in unfinished
+    _, records = scores.load_predictions(tmp_path, "classify")
+    with pytest.raises(FileNotFoundError, match="fold-3/history.csv"):
+        scores.load_fold_tables(tmp_path, "classify", records, "history.csv")
+    (tmp_path / "classify/fold-3/history.csv").write_text("epoch,loss\n1,2\n")
+    history = scores.load_fold_tables(tmp_path, "classify", records, "history.csv")
+    assert history.to_dict("list") == {"epoch": [1], "loss": [2], "fold": [3]}
 
 
 def test_temperatures_are_fitted_by_fold():
@@ -118,9 +83,9 @@ def test_temperatures_are_fitted_by_fold():
     validation = pd.concat(folds, ignore_index=True)
     temperatures = scores.fit_temperatures(validation)
     assert temperatures[1] < 1 < temperatures[2]
-    scaled = scores.apply_temperatures(validation, temperatures)
+    fold_temperatures = validation["fold"].map(temperatures)
+    scaled = metrics.temperature_scale(validation, fold_temperatures)
     assert metrics.log_loss(scaled) < metrics.log_loss(validation)
-    assert scaled["y_true"].equals(validation["y_true"])
 
 
 def test_classification_summary():
@@ -143,51 +108,10 @@ def test_segmentation_summary_is_without_hd95_if_a_spacing_is_not_known():
     assert summary["median HD95 (mm)"]["value"] == 2.5
 
 
-def test_summary_by_class():
-    y_true = [1, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    y_pred = [1, 1, 1, 2, 2, 2, 1, 3, 2, 1]
-    frame = scores.summarize_by_class(predictions(y_true, y_pred))
-    assert frame.index.tolist() == ["meningioma", "glioma", "pituitary tumor"]
-    assert frame["slices"].tolist() == [4, 3, 3]
-    assert frame["accuracy"].tolist() == pytest.approx([0.7, 0.7, 0.8])
-    assert frame["precision"].tolist() == pytest.approx([3 / 5, 2 / 4, 1])
-    assert frame["recall"].tolist() == pytest.approx([3 / 4, 2 / 3, 1 / 3])
-    assert frame["F1"].tolist() == pytest.approx([6 / 9, 4 / 7, 2 / 4])
-
-
-def test_summary_by_group():
-    columns = {"pid": list("aabbc"), "is_correct": [1, 0, 1, 1, 1]}
-    table = pd.DataFrame(columns).assign(fold=[1, 1, 2, 2, 2], plane="axial")
-    groups = ["fold", "plane"]
-    frame = scores.summarize_by_group(table, "is_correct", groups, n_bootstrap=50)
-    assert frame.index.tolist() == [("fold", "1"), ("fold", "2"), ("plane", "axial")]
-    assert frame["slices"].tolist() == [2, 3, 5]
-    assert frame["patients"].tolist() == [1, 2, 3]
-    assert frame["mean"].tolist() == [0.5, 1, 0.8]
-    low, high = frame.loc[("plane", "axial"), ["low", "high"]]
-    assert 0.5 <= low < 0.8 < high == 1
-    texts = scores.format_groups(frame, "accuracy")
-    assert texts["accuracy"].tolist() == ["0.500", "1.000", "0.800"]
-    assert texts["95% interval"].iloc[0] == "0.500–0.500"
-
-
 def test_scores_in_mm_have_one_digit():
-    table = scores.format_scores(
-        {
-            "mean Dice": {"value": 0.76012, "low": 0.7, "high": 0.8},
-            "median HD95 (mm)": {"value": 3.4641, "low": 3, "high": 3.95},
-        }
-    )
+    dice = {"slices": 3, "value": 0.76012, "low": 0.7, "high": 0.8}
+    hd95 = {"slices": 3, "value": 3.4641, "low": 3, "high": 3.95}
+    table = scores.format_scores({"mean Dice": dice, "median HD95 (mm)": hd95})
+    assert list(table) == ["slices", "value", "95% interval"]
     assert table["value"].tolist() == ["0.760", "3.5"]
     assert table["95% interval"].tolist() == ["0.700–0.800", "3.0–4.0"]
-
-
-def test_planes_are_those_of_the_data_of_the_run(monkeypatch):
-    assert scores.load_planes({"kind": "figshare-jpeg"})[1] == "axial"
-    index = pd.DataFrame({"file": [3, 4], "plane": ["axial", "coronal"]})
-    prepared = SimpleNamespace(info={"digest": "d"}, index=index)
-    monkeypatch.setattr(scores, "open_data", lambda data, image_size: prepared)
-    info = {"kind": "folder", "size": 64, "digest": "d"}
-    assert scores.load_planes(info) is None
-    assert scores.load_planes(info, "slices").to_dict() == {3: "axial", 4: "coronal"}
-    assert scores.load_planes(info | {"digest": "e"}, "slices") is None

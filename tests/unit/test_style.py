@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from braintumor.plots.style import CaptionedFigure, format_values
+from braintumor.plots.style import CaptionedFigure, captioned, format_values
 
 
 def line_plot():
@@ -46,8 +46,13 @@ def test_format_follows_content_and_bytes_repeat(plot, kind):
 
 @pytest.mark.parametrize(("caption", "alt"), [("", "alt"), ("caption", " ")])
 def test_empty_text_raises(caption, alt):
-    with pytest.raises(ValueError, match="caption" if not caption else "alt"):
+    with pytest.raises(ValueError, match="caption, alt"):
         CaptionedFigure(line_plot(), caption, alt)
+
+
+def test_texts_can_be_replaced():
+    plot = captioned(lambda: (line_plot(), "caption", "alt"))(alt="other")
+    assert (plot.caption, plot.alt) == ("caption", "other")
 
 
 def test_values_are_formatted_with_their_names():

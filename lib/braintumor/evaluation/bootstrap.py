@@ -9,38 +9,30 @@ import pandas as pd
 from braintumor.core.errors import ParameterError
 from braintumor.evaluation.metrics import mean_of
 
-BLOCK_SIZE = 2**20  # weights per call of a metric: fits the processor's cache
-
 
 def bootstrap_weights(groups, n_bootstrap=2000, seed=0):
     """Count how often each row is in each resample of whole groups (n_rows,).
 
     Returns a float32 array of shape (n_bootstrap, n_rows).
     """
-    counts, codes = _resample(groups, n_bootstrap, seed)
-    return counts[:, codes]
+    if n_bootstrap < 1:
+        raise ParameterError(f"n_bootstrap: got {n_bootstrap}, expected 1 or more.")
+    codes, names = pd.factorize(np.asarray(groups), sort=True)
+    size = (n_bootstrap, len(names))
+    samples = np.random.default_rng(seed).integers(len(names), size=size)
+    cells = samples + np.arange(n_bootstrap)[:, None] * len(names)
+    counts = np.bincount(cells.ravel(), minlength=cells.size).reshape(size)
+    return counts.astype(np.float32)[:, codes]
 
 
 def bootstrap_interval(table, metric, groups="pid", n_bootstrap=2000, seed=0):
-    """Compute the 95% percentile interval of a metric by bootstrap over groups.
+    """Compute the 95% percentile interval of a metric(table, weights): low, high.
 
-    Parameters
-    ----------
-    metric : callable
-        `metric(table, weights)` returns a value for each row of the weights.
-    groups : str or array-like, shape (n_rows,)
-        Column of the table, or the rows' groups.
-
-    Returns
-    -------
-    low, high : float
+    `groups` is a column of the table or an array (n_rows,).
     """
     groups = table[groups] if isinstance(groups, str) else groups
-    counts, codes = _resample(groups, n_bootstrap, seed)
-    step = max(1, BLOCK_SIZE // len(table))
-    starts = range(0, n_bootstrap, step)
-    values = [metric(table, counts[start : start + step, codes]) for start in starts]
-    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
+    values = metric(table, bootstrap_weights(groups, n_bootstrap, seed))
+    low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -48,15 +40,3 @@ def mean_interval(values, groups, n_bootstrap=2000, seed=0):
     """Compute the 95% interval of the mean of values (n,) by bootstrap over groups."""
     table = pd.DataFrame({"value": np.asarray(values, float)})
     return bootstrap_interval(table, mean_of("value"), groups, n_bootstrap, seed)
-
-
-def _resample(groups, n_bootstrap, seed):
-    """Counts of the groups (n_bootstrap, n_groups), and the rows' group numbers."""
-    if n_bootstrap < 1:
-        raise ParameterError(f"n_bootstrap: got {n_bootstrap}, expected 1 or more.")
-    codes, names = pd.factorize(np.asarray(groups), sort=True)
-    size = (n_bootstrap, len(names))
-    samples = np.random.default_rng(seed).integers(len(names), size=size)
-    cells = samples + np.arange(n_bootstrap)[:, None] * len(names)
-    counts = np.bincount(cells.ravel(), minlength=cells.size)
-    return counts.reshape(size).astype(np.float32), codes

@@ -8,18 +8,10 @@ from braintumor.evaluation.scores import SUMMARY_METRICS, summary_metrics
 
 
 def log_experiment(path, description, eval_split, tables, record):
-    """Append a row to an experiment log.
+    """Append a row to an experiment log, a CSV file below the project.
 
-    Parameters
-    ----------
-    path : str or Path
-        CSV file below the project, or absolute path.
-    description, eval_split : str
-        What differs from other experiments; "validation" or "test".
-    tables : dict
-        {task: table of predictions} of that split.
-    record : dict
-        run.json of the training.
+    `eval_split` is "validation" or "test", `tables` its predictions {task: table}, and
+    `record` the run.json of the training.
     """
     parameters, path = record["parameters"], ROOT / path
     scores = dict.fromkeys(SUMMARY_METRICS) | summary_metrics(tables)
@@ -41,6 +33,5 @@ def log_experiment(path, description, eval_split, tables, record):
             "Move the file away, or choose another experiment_log."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = pd.DataFrame([row]).to_csv(index=False, header=not path.exists())
-    with path.open("a") as file:  # not rewritten: two folds may end at the same time
-        file.write(line)
+    # appended, not rewritten: two folds may end at the same time
+    pd.DataFrame([row]).to_csv(path, mode="a", index=False, header=not path.exists())

@@ -8,20 +8,17 @@ from braintumor.evaluation.metrics import slice_metrics
 
 
 def threshold_at_half(probability, image_size):
-    """Resize a probability map (side, side) linearly and threshold it at 0.5.
-
-    Returns a bool array of shape (image_size, image_size).
-    """
+    """Resize a probability map (side, side) linearly and threshold it at 0.5."""
     return _resize(probability, image_size) >= 0.5
 
 
 def threshold_by_expected_dice(probability, image_size):
     """Resize a probability map and threshold it where the expected Dice is greatest.
 
-    This is for slices that are known to show a tumor: the mask is empty only if every
-    probability is 0. To first order (Dai and Li 2023), the expected Dice of the k most
-    probable pixels is 2 * sum(their probabilities) / (k + sum(all probabilities)).
-    Returns a bool array of shape (image_size, image_size).
+    To first order (Dai and Li 2023), the expected Dice of the k most probable pixels is
+    2 * sum(their probabilities) / (k + sum(all probabilities)). The mask, bool of shape
+    (image_size, image_size), is empty only if every probability is 0: this is for
+    slices that are known to show a tumor.
     """
     resized = _resize(probability, image_size)
     ordered = np.sort(resized, axis=None)[::-1]
@@ -36,28 +33,15 @@ def expected_dice(probability, mask):
     return float(2 * probability[mask].sum(dtype=float) / total) if total else 0.0
 
 
-def predict_masks(prepared, rows, maps):
-    """Threshold the probability maps (n, side, side) of rows by expected Dice.
+def score_masks(prepared, rows, maps, threshold=threshold_at_half):
+    """Threshold maps (n, side, side) of rows of `prepared`; compute `slice_metrics`.
 
-    Returns a list of masks at the native sizes of these rows of `prepared`.
-    """
-    sizes = prepared.index["size"].iloc[rows]
-    pairs = zip(maps, sizes, strict=True)
-    return [
-        threshold_by_expected_dice(probability, size) for probability, size in pairs
-    ]
-
-
-def score_masks(prepared, rows, maps):
-    """Compute `slice_metrics` at native size: a DataFrame with a row per slice.
-
-    `maps` are masks from `predict_masks`, or probability maps (n, side, side), which
-    are thresholded at 0.5, of these rows of `prepared`.
+    Returns a DataFrame with a row per slice, evaluated at its native size.
     """
     scores = []
     for row, probability in zip(rows, maps, strict=True):
         y_true = prepared.native_mask(row)
-        y_pred = threshold_at_half(probability, len(y_true))
+        y_pred = threshold(probability, len(y_true))
         spacing_mm = prepared.index["spacing_mm"].iloc[row]
         scores.append(slice_metrics(y_true, y_pred, spacing_mm))
     return pd.DataFrame(scores)

@@ -8,7 +8,8 @@ from functools import wraps
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import binary_erosion
+from scipy.spatial import KDTree
 
 PROBABILITY_COLUMNS = ["prob_meningioma", "prob_glioma", "prob_pituitary"]
 SMALLEST_PROBABILITY = 1e-6  # tables have six digits
@@ -22,28 +23,24 @@ def compute_dice(y_true, y_pred):
 
 def compute_iou(y_true, y_pred):
     """Compute |A and B| / |A or B| of bool masks, 1.0 if empty (Jaccard 1912)."""
-    union = (y_true | y_pred).sum()
-    return float((y_true & y_pred).sum() / union) if union else 1.0
+    dice = compute_dice(y_true, y_pred)
+    return dice / (2 - dice)
 
 
 def compute_hd95(y_true, y_pred, spacing_mm):
-    """Compute the 95% Hausdorff distance of bool masks (Taha and Hanbury 2015).
+    """Compute the 95% Hausdorff distance of bool masks in mm (Taha and Hanbury 2015).
 
-    It is the 95th percentile of the distances, in mm, from each border pixel of either
-    mask to the nearest border pixel of the other mask, both directions pooled. It is
-    the diagonal of the image if one mask is empty, and 0 if both are.
+    It is the 95th percentile of the distances from each border pixel of either mask to
+    the nearest one of the other, both directions pooled. It is the diagonal of the
+    image if one mask is empty, and 0 if both are.
     """
-    if not (y_true.any() or y_pred.any()):
-        return 0.0
     if not (y_true.any() and y_pred.any()):
-        return float(np.hypot(*y_true.shape) * spacing_mm)
-    rows, columns = np.nonzero(y_true | y_pred)
-    top, left = max(rows.min() - 1, 0), max(columns.min() - 1, 0)
-    window = np.s_[top : rows.max() + 2, left : columns.max() + 2]
-    borders = [m[window] & ~binary_erosion(m[window]) for m in (y_true, y_pred)]
-    from_pred, from_true = (distance_transform_edt(~border) for border in borders)
-    distances = np.concatenate([from_true[borders[0]], from_pred[borders[1]]])
-    return float(np.percentile(distances, 95) * spacing_mm)
+        is_empty = not (y_true.any() or y_pred.any())
+        return 0.0 if is_empty else float(np.hypot(*y_true.shape) * spacing_mm)
+    borders = [np.argwhere(mask & ~binary_erosion(mask)) for mask in (y_true, y_pred)]
+    to_pred, _ = KDTree(borders[1]).query(borders[0])
+    to_true, _ = KDTree(borders[0]).query(borders[1])
+    return float(np.percentile([*to_pred, *to_true], 95) * spacing_mm)
 
 
 def slice_metrics(y_true, y_pred, spacing_mm):
@@ -113,20 +110,15 @@ def macro_f1(table, weights):
 @_metric
 def log_loss(table, weights):
     """Compute the cross-entropy (natural logarithm, probabilities of 1e-6 or more)."""
-    columns = table["y_true"].to_numpy() - 1
-    probabilities = table[PROBABILITY_COLUMNS].to_numpy()[
-        np.arange(len(table)), columns
-    ]
+    rows, columns = np.arange(len(table)), table["y_true"] - 1
+    probabilities = table[PROBABILITY_COLUMNS].to_numpy()[rows, columns]
     return _mean(weights, -np.log(probabilities.clip(SMALLEST_PROBABILITY)))
 
 
 @_metric
 def calibration_error(table, weights, n_bins=15):
-    """Compute the expected calibration error (Guo et al. 2017).
-
-    It is the mean |accuracy - confidence| of equal-width bins, weighted by count.
-    """
-    bins = _confidence_bins(table, n_bins)[:, None] == np.arange(n_bins)
+    """Compute the mean |accuracy - confidence| of equal-width bins, by count."""
+    bins = bin_confidence(table, n_bins)[:, None] == np.arange(n_bins)
     gaps = (_is_correct(table) - _confidence(table))[:, None] * bins
     return np.abs(_sum(weights, gaps)).sum(axis=1) / weights.sum(axis=1)
 
@@ -169,12 +161,12 @@ def median_of(column):
 
     @_metric
     def median(table, weights):
-        values = np.sort(table[column])
-        counts = weights[:, np.argsort(table[column].to_numpy())].cumsum(axis=1)
+        order = np.argsort(table[column].to_numpy())
+        counts = weights[:, order].cumsum(axis=1)
         middle = (counts[:, -1:] - 1) / 2
-        lower = (counts <= np.floor(middle)).sum(axis=1)
-        upper = (counts <= np.ceil(middle)).sum(axis=1)
-        return (values[lower] + values[upper]) / 2
+        ranks = np.floor(middle), np.ceil(middle)
+        rows = [order[(counts <= rank).sum(axis=1)] for rank in ranks]
+        return table[column].to_numpy()[rows].mean(axis=0)
 
     return median
 
@@ -190,26 +182,15 @@ def by_patient(metric):
     return patient_metric
 
 
-def bin_by_confidence(table, n_bins=15):
-    """Compute mean confidence, accuracy and count of equal-width confidence bins."""
-    columns = {"confidence": _confidence(table), "accuracy": _is_correct(table)}
-    bins = pd.DataFrame(columns).groupby(_confidence_bins(table, n_bins))
-    return bins.mean().assign(count=bins.size())
-
-
-def select_most_confident(table, fraction=0.9):
-    """Select the fraction of rows with the highest confidence, highest first."""
-    order = np.argsort(-_confidence(table), kind="stable")
-    return table.iloc[order[: round(fraction * len(table))]]
+def bin_confidence(table, n_bins=15):
+    """Return the equal-width bin of each row's confidence: int array (n_rows,)."""
+    return np.minimum((_confidence(table) * n_bins).astype(int), n_bins - 1)
 
 
 def temperature_scale(table, temperature):
-    """Divide the logits of a table by a temperature (Guo et al. 2017).
-
-    Above 1 it lowers the confidence; the predicted classes stay.
-    """
+    """Divide the logits by a temperature, a float or a Series (Guo et al. 2017)."""
     probabilities = table[PROBABILITY_COLUMNS].clip(lower=SMALLEST_PROBABILITY)
-    powers = probabilities ** (1 / temperature)
+    powers = probabilities.pow(1 / temperature, axis=0)
     return table.assign(**powers.div(powers.sum(axis=1), axis=0))
 
 
@@ -224,10 +205,6 @@ def _confidence(table):
 
 def _is_correct(table):
     return predict_classes(table) == table["y_true"].to_numpy()
-
-
-def _confidence_bins(table, n_bins):
-    return np.minimum((_confidence(table) * n_bins).astype(int), n_bins - 1)
 
 
 def _count_classes(table, weights):

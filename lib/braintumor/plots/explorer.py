@@ -14,14 +14,7 @@ COLUMNS += ["prob_true", "confidence"]
 
 
 def slice_explorer(table):
-    """Return the slice explorer: HTML without external files, once per page.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        A row per slice: columns of both tasks' predictions.csv (file, pid, fold,
-        y_true, probabilities, area_true in native pixels, dice) and plane.
-    """
+    """Return the slice explorer (HTML) of predictions of both tasks, with plane."""
     probabilities = table[PROBABILITY_COLUMNS].to_numpy()
     rows = table.assign(
         y_pred=predict_classes(table),

@@ -16,11 +16,9 @@ FOLD_SOURCES = {
 
 def show_data(info):
     """Return a banner with the data of a page: info of prepared data or of a record."""
-    color = "#E69F00" if info["kind"] == "phantom" else "#0072B2"
-    kind, folds = DATA_KINDS[info["kind"]], FOLD_SOURCES[info["folds"]]
-    return HTML(
-        render("data_banner.html.j2", color=color, kind=kind, folds=folds, info=info)
-    )
+    texts = {"kind": DATA_KINDS[info["kind"]], "folds": FOLD_SOURCES[info["folds"]]}
+    texts["color"] = "#E69F00" if info["kind"] == "phantom" else "#0072B2"
+    return HTML(render("data_banner.html.j2", info=info, **texts))
 
 
 def show_provenance(records):
@@ -29,41 +27,34 @@ def show_provenance(records):
     `records` are contents of run.json; both tasks of a joint network are one training.
     """
     runs = [group[0] for group in group_by_training(records)]
-    table = pd.DataFrame([_describe_run(record) for record in runs])
-    constant = [name for name in table if table[name].nunique() == 1]
-    columns = [name for name in table if name not in constant] or ["notebook"]
-    details = [
-        f"{name} {table[name].iloc[0]}" for name in constant if table[name].iloc[0]
-    ]
-    notes = [record["note"] for record in runs if "note" in record]
-    html = render(
-        "provenance.html.j2",
-        n_trainings=len(runs),
-        details=details,
-        columns=columns,
-        rows=table[columns].to_numpy().tolist(),
-        notes=list(dict.fromkeys(notes)),
-    )
-    return HTML(html)
+    table = pd.DataFrame(map(_describe_run, runs), dtype=object).fillna("")
+    is_constant = table.nunique() == 1
+    constants, varying = table.loc[0, is_constant], table.loc[:, ~is_constant]
+    context = {
+        "n_trainings": len(runs),
+        "details": [f"{name} {value}" for name, value in constants.items() if value],
+        "columns": list(varying),
+        "rows": varying.to_numpy().tolist(),
+        "notes": list(dict.fromkeys(run["note"] for run in runs if "note" in run)),
+    }
+    return HTML(render("provenance.html.j2", **context))
 
 
 def _describe_run(record):
     """Columns of the table, as text."""
-    parameters, digest = record["parameters"], record["data"]["digest"]
+    parameters = record["parameters"]
     return {
         "notebook": record["notebook"],
-        "fold": parameters.get("part", parameters.get("fold", "")),
-        "protocol": parameters.get("protocol", ""),
-        "seed": parameters.get("seed", ""),
-        "description": parameters.get("description", parameters.get("change", "")),
-        "epochs": record.get("epochs", ""),
+        "fold": parameters.get("part", parameters.get("fold")),
+        "protocol": parameters.get("protocol"),
+        "seed": parameters.get("seed"),
+        "description": parameters.get("description", parameters.get("change")),
+        "epochs": record.get("epochs"),
         "minutes": f"{record['seconds'] / 60:.1f}",
         "memory (MB)": f"{record['peak_memory_mb']:,}",
         "commit": short_commit(record),
-        "finished": record["finished"],
-        "processor": record["processor"],
-        "threads": record["threads"],
+        **{name: record[name] for name in ("finished", "processor", "threads")},
         "Python": record["python"],
         "Keras": record["packages"]["keras"],
-        "pixel digest": digest[:12],
+        "pixel digest": record["data"]["digest"][:12],
     }

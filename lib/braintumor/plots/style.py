@@ -1,14 +1,9 @@
-"""Style of all figures: captions, and colors that color-blind readers can tell apart.
-
-References
-----------
-Okabe, Ito (2008), Color universal design.
-"""
+"""Style of all figures: captions, and the colors of Okabe and Ito (2008)."""
 
 import io
 from base64 import b64encode
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import wraps
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -18,11 +13,8 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from braintumor.core.templates import render
 
-CLASS_COLORS = {
-    "meningioma": "#0072B2",
-    "glioma": "#E69F00",
-    "pituitary tumor": "#CC79A7",
-}
+BLUE, ORANGE, PINK = "#0072B2", "#E69F00", "#CC79A7"
+CLASS_COLORS = {"meningioma": BLUE, "glioma": ORANGE, "pituitary tumor": PINK}
 PROTOCOL_COLORS = {"slice": "#D55E00", "official": "#0072B2", "family": "#009E73"}
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = "#56B4E9", "#F0E442", "#D55E00"
 MAX_WIDTH = 9  # inches; a wider figure shrinks on the page until titles are unreadable
@@ -38,17 +30,11 @@ def set_style():
     pd.set_option("display.max_colwidth", None)
 
 
-@dataclass
+@dataclass(repr=False)
 class CaptionedFigure:
     """A figure that displays itself with its caption as one self-contained HTML output.
 
     Plots become SVG, figures with images PNG. The same figure gives the same bytes.
-    Pyplot's figure is closed, so that it is not displayed a second time.
-
-    Raises
-    ------
-    ValueError
-        If the caption or the alternative text is empty.
     """
 
     figure: Figure
@@ -56,39 +42,33 @@ class CaptionedFigure:
     alt: str
 
     def __post_init__(self):
-        plt.close(self.figure)
+        plt.close(self.figure)  # else it would be displayed a second time
         self.alt = " ".join(self.alt.split())  # titles in it may have several lines
-        for name in ("caption", "alt"):
-            if not getattr(self, name).strip():
-                raise ValueError(f"{name}: got no text, expected a sentence.")
+        if not (self.caption.strip() and self.alt):
+            raise ValueError("caption, alt: got no text, expected a sentence each.")
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"text/html": self.html, "text/plain": self.caption}
+    def __repr__(self):
+        return self.caption
 
-    @cached_property
-    def html(self):
-        """HTML with the image embedded as base64."""
-        buffer, kind = io.BytesIO(), "svg+xml"
-        settings = {"format": "svg", "dpi": 150, "metadata": {"Date": None}}
+    def _repr_html_(self):
+        kind, settings = "svg+xml", {"format": "svg", "metadata": {"Date": None}}
         if any(ax.images for ax in self.figure.axes):
-            settings = {"format": "png", "dpi": 120, "metadata": {"Software": None}}
-            kind = "png"
+            kind, settings = "png", {"dpi": 120}
+        buffer = io.BytesIO()
         with plt.rc_context({"svg.hashsalt": "braintumor"}):  # same ids each time
             self.figure.savefig(buffer, **settings)
+        image = b64encode(buffer.getvalue()).decode()
         return render(
             "figure.html.j2",
             caption=self.caption,
             alt=self.alt,
             width=round(96 * self.figure.get_figwidth()),  # CSS pixels per inch
-            source=f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}",
+            source=f"data:image/{kind};base64,{image}",
         )
 
 
 def captioned(plot):
-    """Turn the (figure, caption, alt) of a plot function into a CaptionedFigure.
-
-    The function takes two more keywords, `caption` and `alt`, that replace its texts.
-    """
+    """Make a CaptionedFigure of a plot's figure and texts, which calls may replace."""
 
     @wraps(plot)
     def wrapper(*args, caption=None, alt=None, **kwargs):
