@@ -5,11 +5,7 @@ import pandas as pd
 import pytest
 
 from braintumor.core.errors import ParameterError
-from braintumor.evaluation.bootstrap import (
-    bootstrap_interval,
-    bootstrap_weights,
-    mean_interval,
-)
+from braintumor.evaluation.bootstrap import bootstrap_interval, mean_interval
 from braintumor.evaluation.metrics import mean_of
 
 MEAN = mean_of("score")
@@ -20,17 +16,6 @@ def table():
     """30 patients with ten slices each."""
     pids = np.repeat([f"P{k}" for k in range(30)], 10)
     return pd.DataFrame({"pid": pids, "score": np.random.default_rng(1).random(300)})
-
-
-def test_weights_are_the_counts_of_resampled_groups():
-    groups = ["b", "a", "b", "c"]
-    weights = bootstrap_weights(groups, n_bootstrap=50, seed=2)
-    assert weights.shape == (50, 4) and weights.dtype == np.float32
-    assert (weights[:, 0] == weights[:, 2]).all()
-    random = np.random.default_rng(2)
-    for row in weights:
-        counts = np.bincount(random.integers(3, size=3), minlength=3)
-        assert row.tolist() == counts[[1, 0, 1, 2]].tolist()
 
 
 def test_interval_is_that_of_a_loop_over_resampled_tables(table):

@@ -27,11 +27,3 @@ def test_curves_of_folds_stay_within_the_page(history):
     assert "val_loss: 2, 1 of 3" in plot.caption
     assert "cross-entropy (1.250)" in plot.caption
     assert len(plot.figure.axes[0].lines) == 5 and plot.figure.get_figwidth() <= 9
-
-
-def test_loss_axis_has_plain_decimals(history):
-    small = history.assign(loss=0.9, val_loss=[0.9, 0.6, 1])
-    plot = plot_learning_curves(small, {"loss": "loss"})
-    plot.figure.draw_without_rendering()
-    texts = [label.get_text() for label in plot.figure.axes[0].get_yticklabels()]
-    assert "0.7" in texts and not [text for text in texts if "10^" in text]

@@ -15,9 +15,8 @@ def masks():
     return y_true, y_pred
 
 
-@pytest.mark.parametrize("columns", [2, 4, 5])
-def test_grid_stays_within_the_page(columns):
-    figure = slices.plot_slice_grid(np.zeros((7, 8, 8)), ["a"] * 7, columns=columns)
+def test_grid_stays_within_the_page():
+    figure = slices.plot_slice_grid(np.zeros((7, 8, 8)), ["a"] * 7, columns=5)
     assert figure.figure.get_figwidth() <= 9
     assert sum(bool(ax.images) for ax in figure.figure.axes) == 7
 
