@@ -8,7 +8,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from samples import IMAGE, MASK, SIDE, write_sample
+from samples import IMAGE, SIDE, write_sample
 
 from braintumor.core.errors import DatasetError
 from braintumor.data.figshare import read_cvind, read_mat
@@ -61,7 +61,6 @@ def twelve_bits(group, name):
 
 HOSTILE = {
     "link to another file": link(h5py.ExternalLink("2.mat", "/cjdata/image")),
-    "link inside the file": link(h5py.SoftLink("/cjdata/tumorMask")),
     "values in another file": data(external=[("/etc/hostname", 0, 2048)]),
     "virtual": virtual,
     "never stored": data("f8", (4096, 4096)),
@@ -89,20 +88,14 @@ def test_hostile_field_is_refused(tmp_path, case):
         read_mat(path)
 
 
-@pytest.mark.parametrize("case", ["link to another file", "virtual", "short chunk"])
-def test_hostile_cvind_is_refused(tmp_path, case):
-    with h5py.File(tmp_path / "cvind.mat", "w") as mat:
-        HOSTILE[case](mat, "cvind")
-    with pytest.raises(DatasetError, match="cvind.mat: cvind: "):
-        read_cvind(tmp_path)
-
-
-def test_struct_behind_a_link_is_refused(tmp_path):
+def test_struct_or_cvind_behind_a_link_is_refused(tmp_path):
     write_sample(tmp_path / "2.mat")
-    with h5py.File(tmp_path / "1.mat", "w") as mat:
-        mat["cjdata"] = h5py.ExternalLink("2.mat", "/cjdata")
-    with pytest.raises(DatasetError, match="1.mat: cjdata"):
-        read_mat(tmp_path / "1.mat")
+    for name, target in (("1.mat", "cjdata"), ("cvind.mat", "cvind")):
+        with h5py.File(tmp_path / name, "w") as mat:
+            mat[target] = h5py.ExternalLink("2.mat", "/cjdata")
+    for read, path in ((read_mat, tmp_path / "1.mat"), (read_cvind, tmp_path)):
+        with pytest.raises(DatasetError, match=r"(1|cvind)\.mat: "):
+            read(path)
 
 
 @pytest.mark.parametrize("size", [0, 2**64 - 16])
@@ -122,13 +115,12 @@ def test_heap_that_hdf5_would_read_forever_is_refused(tmp_path, size):
 
 
 @pytest.mark.parametrize("settings", [{}, GZIP, GZIP | {"shuffle": True}])
-@pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", "<f8", ">f4"])
-def test_chunks_are_read_as_hdf5_does(tmp_path, settings, dtype):
+@pytest.mark.parametrize("dtype", ["<i2", ">f4"])
+def test_image_in_chunks_is_read(tmp_path, settings, dtype):
     image = (IMAGE // 8).astype(dtype)
     make = data(dtype, data=image, chunks=(7, 20), **settings)
     item = read_mat(write_field(tmp_path / "1.mat", make))
-    assert np.array_equal(item.image, image.T)
-    assert item.image.dtype == np.dtype(dtype).newbyteorder("=")
+    assert np.array_equal(item.image, image.T) and item.image.dtype.isnative
 
 
 def test_chunk_that_hdf5_did_not_compress_is_read(tmp_path):
@@ -138,12 +130,6 @@ def test_chunk_that_hdf5_did_not_compress_is_read(tmp_path):
 
     item = read_mat(write_field(tmp_path / "1.mat", make))
     assert np.array_equal(item.image, IMAGE.T)
-
-
-def test_logical_mask_in_chunks_is_read(tmp_path):
-    make = data(bool, data=MASK.T.astype(bool), chunks=(7, 20), **GZIP)
-    item = read_mat(write_field(tmp_path / "1.mat", make, "tumorMask"))
-    assert np.array_equal(item.mask, MASK)
 
 
 @pytest.mark.parametrize("name, read", [("1.mat", read_mat), ("cvind.mat", read_cvind)])

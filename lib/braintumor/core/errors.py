@@ -30,32 +30,6 @@ class ParameterError(ValueError):
     """A parameter is unknown, of the wrong type, or out of range."""
 
 
-class ProblemCollector:
-    """Check all fields of a file (`source`), then report every problem at once."""
-
-    def __init__(self, source):
-        self.source = str(source)
-        self.problems = []
-
-    def check(self, field, function, *args):
-        """Return ``function(*args)``, or None after recording its ValueError."""
-        try:
-            return function(*args)
-        except ValueError as error:
-            self.add(field, error)
-            return None
-
-    def add(self, field, problem):
-        """Record one problem."""
-        self.problems.append((self.source, f"{field}: {problem}"))
-
-    def raise_problems(self):
-        """Raise a DatasetError that lists all problems, if there are any."""
-        if self.problems:
-            message = "; ".join(f"{source}: {text}" for source, text in self.problems)
-            raise DatasetError(message, self.problems)
-
-
 def printable(text):
     """Escape control characters and line ends of `text`."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -64,3 +38,12 @@ def printable(text):
 def shorten(error):
     """Return the message of `error` on one line of at most 200 characters."""
     return textwrap.shorten(str(error), 200, placeholder=" ...")
+
+
+def describe_problem(problem, names=None):
+    """Return an item of pydantic's ``errors()`` as text; `names` renames fields."""
+    field, text = problem["loc"][0], problem["msg"].removeprefix("Value error, ")
+    if problem["type"] not in ("missing", "value_error"):
+        text = text.replace("Input should be", "expected")
+        text = f"got {shorten(repr(problem['input']))}, {text}"
+    return f"{(names or {}).get(field, field)}: {text}"

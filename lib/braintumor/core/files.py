@@ -16,12 +16,11 @@ ROOT = Path(__file__).resolve().parents[3]  # the project folder
 
 @contextmanager
 def memory_map(path):
-    """Yield the bytes of a file as a memory map; an empty file raises ValueError.
-
-    A reader cannot allocate more than the file holds, whatever its header declares.
-    """
+    """Yield the bytes of a file as a memory map; an empty file raises ValueError."""
+    if not os.path.isfile(path):  # opening a named pipe would block
+        raise FileNotFoundError(f"{path}: no such file")
     with (
-        Path(path).open("rb") as file,
+        open(path, "rb") as file,
         mmap(file.fileno(), 0, access=ACCESS_READ) as content,
     ):
         yield content
@@ -45,10 +44,7 @@ def atomic_write(path):
 
 
 def directory_lock(path):
-    """Return the lock of the folder `path`, a context manager.
-
-    A second process waits. The lock is reentrant within a thread.
-    """
+    """Return the reentrant lock of the folder `path`; a second process waits."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
@@ -56,10 +52,9 @@ def directory_lock(path):
 
 @contextmanager
 def atomic_directory(path):
-    """Yield a temporary folder; rename it to `path` if the block succeeds.
+    """Yield a temporary folder; it replaces `path` if the block succeeds.
 
-    An older folder at `path` is replaced. Processes that write the same folder wait
-    for each other.
+    Processes that write the same folder wait for each other.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.unfinished")
@@ -68,8 +63,7 @@ def atomic_directory(path):
         temporary.mkdir()
         try:
             yield temporary
-            if path.exists():
-                shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
             temporary.rename(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

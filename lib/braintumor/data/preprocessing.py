@@ -10,34 +10,22 @@ MIN_RANGE = 1e-15
 
 
 def preprocess_slice(image, image_size, percentiles=PERCENTILES):
-    """Scale a slice to 8 bits and resize it by area averaging or linear interpolation.
+    """Scale a square slice to uint8 and resize it to (image_size, image_size).
 
-    Parameters
-    ----------
-    image : ndarray of shape (side, side), numeric
-    image_size : int
-        Side of the result in pixels.
-    percentiles : (float, float)
-        Intensities scaled to 0 and 255; (0, 100) is MATLAB's ``mat2gray``.
-
-    Returns
-    -------
-    ndarray of shape (image_size, image_size), uint8
+    `percentiles` of the intensities become 0 and 255; (0, 100) is MATLAB's
+    ``mat2gray``. Smaller sizes are averages of areas, larger ones are interpolated.
     """
     ordered = np.sort(image, axis=None)  # np.percentile is slower
     ranks = [round(percent / 100 * (image.size - 1)) for percent in percentiles]
     low, high = (float(ordered[rank]) for rank in ranks)
     if high - low < MIN_RANGE:  # a small bright object on a constant background
         low, high = float(ordered[0]), float(ordered[-1])
-    gray = image.astype(np.float32)
-    gray -= low
-    gray *= 255 / (high - low)
-    gray += 0.5
-    return _resize(np.clip(gray, 0, 255, out=gray).astype(np.uint8), image_size)
+    gray = (image.astype(np.float32) - low) * (255 / (high - low)) + 0.5
+    return _resize(np.clip(gray, 0, 255).astype(np.uint8), image_size)
 
 
 def resize_mask(mask, image_size):
-    """Resize a binary mask of shape (side, side) to uint8 (image_size, image_size).
+    """Resize a binary square mask to uint8 of shape (image_size, image_size).
 
     A pixel is 1 if the tumor covers at least half of it.
     """
@@ -48,8 +36,7 @@ def _resize(image, image_size):
     if image.flags.f_contiguous:  # from MATLAB files; transposing avoids a copy
         return _resize(image.T, image_size).T
     method = Image.BOX if image_size < len(image) else Image.BILINEAR
-    resized = Image.fromarray(image).resize((image_size, image_size), method)
-    return np.asarray(resized)
+    return np.asarray(Image.fromarray(image).resize((image_size, image_size), method))
 
 
 def pad_to_square(image):
@@ -60,22 +47,19 @@ def pad_to_square(image):
 
 
 def find_intensity_problem(image):
-    """Describe why finite intensities cannot be scaled, or return None."""
+    """Describe why intensities cannot be scaled, or return None."""
     low, high = float(image.min()), float(image.max())
     if low == high:
         return f"every pixel is {image.min()}, expected an MR slice"
-    if max(-low, high) > MAX_INTENSITY or high - low < MIN_RANGE:
-        return (
-            f"got intensities {low:g} to {high:g}, expected magnitudes up to "
-            f"{MAX_INTENSITY:g} and a range of at least {MIN_RANGE:g}"
-        )
-    return None
+    if high - low >= MIN_RANGE and max(-low, high) <= MAX_INTENSITY:
+        return None
+    return (
+        f"got intensities {low:g} to {high:g}, expected finite ones up to "
+        f"{MAX_INTENSITY:g} and a range of at least {MIN_RANGE:g}"
+    )
 
 
 def to_network_input(images, channels=1):
-    """Convert uint8 images (n, side, side) to (n, side, side, channels) float32 in 0-1.
-
-    All channels are identical.
-    """
+    """Convert uint8 (n, side, side) to float32 (n, side, side, channels) in 0-1."""
     gray = np.asarray(images, np.float32)[..., None] / np.float32(255)
     return np.repeat(gray, channels, axis=-1)
