@@ -64,6 +64,12 @@ def execute(notebook, page, partial, parameters):
     shutil.copyfile(partial, page)
 
 
+def remove_checkpoints(outputs):
+    """Remove the hidden folders of finished trainings."""
+    for folder in {Path(path).parent for path in outputs}:
+        shutil.rmtree(folder.with_name(f".{folder.name}"), ignore_errors=True)
+
+
 snakemake = globals()["snakemake"]  # provided by Snakemake
 execute(
     snakemake.input[0],
@@ -71,3 +77,4 @@ execute(
     snakemake.log[0],
     snakemake.params["parameters"],
 )
+remove_checkpoints(snakemake.output)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from braintumor.core.files import ROOT, atomic_write, write_json
+from braintumor.core.files import ROOT, atomic_directory, atomic_write, write_json
 from braintumor.training.provenance import collect_environment
 
 # parameters that do not change a result; of the data, the pixel digest counts
@@ -63,20 +63,21 @@ class FoldRun:
         return finished == _settings(self.parameters, self.data_info)
 
     def save(self, model, predictions, validation=None):
-        """Save model, tables (one row per slice) and record to `directory`."""
-        directory = self.checkpoint_dir
-        write_table(directory / "predictions.csv", predictions)
-        if validation is not None:
-            write_table(directory / "validation.csv", validation)
-        with atomic_write(directory / "model.keras") as path:
-            model.save(path)
-        write_json(directory / "run.json", self._make_record(directory))
-        shutil.rmtree(self.directory, ignore_errors=True)
-        directory.rename(self.directory)
-        # only now: a run that is stopped before can repeat its predictions
-        for pattern in ("*.weights.h5", ".*", "settings.json"):
-            for path in self.directory.glob(pattern):
-                path.unlink()
+        """Save model, tables (one row per slice) and record to `directory`.
+
+        Weights and history stay in `checkpoint_dir`: a notebook that fails in a later
+        cell can be run again without training.
+        """
+        checkpoint = self.checkpoint_dir
+        with atomic_directory(self.directory) as directory:
+            shutil.copy(checkpoint / "history.csv", directory)
+            if (checkpoint / "tensorboard").exists():
+                shutil.copytree(checkpoint / "tensorboard", directory / "tensorboard")
+            write_table(directory / "predictions.csv", predictions)
+            if validation is not None:
+                write_table(directory / "validation.csv", validation)
+            model.save(directory / "model.keras")
+            write_json(directory / "run.json", self._make_record(directory))
 
     def _make_record(self, directory):
         history = pd.read_csv(directory / "history.csv")

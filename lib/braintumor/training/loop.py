@@ -79,7 +79,7 @@ def fit(
     if tensorboard:
         log_dir = directory / "tensorboard"
         callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
-    if n_done:
+    if 0 < n_done < epochs:
         model.optimizer.build(model.trainable_variables)
         model.load_weights(checkpoint.path(n_done))
         print(f"continuing after epoch {n_done}")
@@ -95,6 +95,7 @@ def fit(
             shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
+    checkpoint.path(epochs).unlink(missing_ok=True)
     model.load_weights(directory / "best.weights.h5")
 
 
