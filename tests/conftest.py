@@ -4,7 +4,6 @@ import pytest
 
 from braintumor.data.phantom import write_phantom
 from braintumor.data.prepared import prepare_data
-from braintumor.training.loop import configure_backend
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +20,11 @@ def prepared(phantom_folder, tmp_path_factory):
     return prepare_data(phantom_folder, out, 64, n_jobs=1, progress=False)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def deterministic():
-    """Two threads and deterministic operations, set before any test uses them."""
+    """Two threads and deterministic operations, set before the first network."""
+    from braintumor.training.loop import configure_backend
+
     configure_backend(seed=0, threads=2)
 
 

@@ -1,16 +1,13 @@
 """Files and folders that are complete or absent."""
 
 import json
-import multiprocessing
 import os
-import time
 
 import pytest
 
 from braintumor.core.files import (
     atomic_directory,
     atomic_write,
-    directory_lock,
     memory_map,
     write_json,
 )
@@ -52,29 +49,6 @@ def test_failure_keeps_the_older_directory_and_leaves_no_other(tmp_path):
         assert visible(temporary) == []
         raise RuntimeError
     assert visible(tmp_path) == ["set"]
-
-
-def write_slowly(path, text):
-    with atomic_directory(path) as temporary:
-        (temporary / text).touch()
-        time.sleep(0.3)
-
-
-def test_processes_write_a_directory_one_after_the_other(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    with directory_lock(tmp_path / "set"):  # both wait
-        processes = [
-            context.Process(target=write_slowly, args=(tmp_path / "set", text))
-            for text in ("a", "b")
-        ]
-        for process in processes:
-            process.start()
-        time.sleep(0.5)
-        assert visible(tmp_path) == []
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert len(visible(tmp_path / "set")) == 1
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

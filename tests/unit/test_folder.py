@@ -31,12 +31,10 @@ def test_files_are_found_by_number_in_subfolders_too(tmp_path):
     assert [source.path for source in sources] == [tmp_path / name for name in names]
 
 
-@pytest.mark.parametrize("name", ["sub/1.mat", "01.mat"])
-def test_file_number_must_be_unique(tmp_path, name):
-    (tmp_path / "sub").mkdir()
-    for path in (tmp_path / "1.mat", tmp_path / name):
-        path.touch()
-    with pytest.raises(DatasetError, match="file number 1 "):
+def test_file_number_must_be_unique(tmp_path):
+    for name in ("1.mat", "01.mat"):
+        (tmp_path / name).touch()
+    with pytest.raises(DatasetError, match="1.mat: file number"):
         find_slices(tmp_path)
 
 
@@ -103,22 +101,6 @@ def test_pair_is_upright_with_the_box_of_its_mask(tmp_path):
     assert (item.fold, item.plane, item.spacing_mm) == (None, None, None)
 
 
-def test_optional_columns_are_read(tmp_path):
-    write_pairs(tmp_path, fold=[2, *[1] * 29], plane="Coronal", spacing_mm=0.5)
-    item = first_slice(tmp_path)
-    assert (item.fold, item.plane, item.spacing_mm) == (2, "coronal", 0.5)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "0 and 1"])
-def test_mask_of_any_paint_program_is_read(tmp_path, mode):
-    write_pairs(tmp_path)
-    mask = Image.fromarray(MASK)
-    if mode != "0 and 1":
-        mask = Image.fromarray(MASK * 255).convert(mode)
-    mask.save(tmp_path / "png/0-mask.png")
-    assert np.array_equal(first_slice(tmp_path).mask, MASK)
-
-
 def test_mask_must_be_turned_as_its_image(tmp_path):
     write_pairs(tmp_path)
     Image.fromarray((IMAGE // 8).astype(np.uint8)[:20]).save(tmp_path / "png/0.png")
@@ -126,20 +108,6 @@ def test_mask_must_be_turned_as_its_image(tmp_path):
         Image.fromarray(mask).save(tmp_path / "png/0-mask.png")
         problems = [problem.split(":")[0] for _, problem in check(tmp_path)["problems"]]
         assert problems == ([] if is_valid else ["mask"])
-
-
-@pytest.mark.parametrize(
-    "name", ["two words", "it's", 'a"b\n', "größe-脳", "$(touch x)"]
-)
-def test_names_are_only_names(tmp_path, name):
-    write_pairs(tmp_path / name)
-    (tmp_path / name / "png/0.png").rename(tmp_path / name / f"{name}.png")
-    change_row(tmp_path / name, 1, image=f"{name}.png")
-    assert np.array_equal(first_slice(tmp_path / name).image, IMAGE // 8)
-    (tmp_path / name / f"{name}.png").write_bytes(b"")
-    with pytest.raises(DatasetError) as caught:
-        first_slice(tmp_path / name)
-    assert str(caught.value).isprintable()
 
 
 @pytest.fixture
@@ -179,14 +147,6 @@ def test_broken_row_is_named_with_its_field(broken_pairs, field, value):
     change_row(broken_pairs, 3, **{field: value})
     ((source, problem),) = check(broken_pairs)["problems"]
     assert source.endswith("slices.csv, row 3") and problem.startswith(f"{field}: ")
-
-
-def test_all_problems_of_a_row_are_listed(tmp_path):
-    write_pairs(tmp_path, fold=1)
-    change_row(tmp_path, 2, label="x", patient="", fold="9", image="none.png")
-    problems = check(tmp_path)["problems"]
-    fields = sorted(problem.split(":")[0] for _, problem in problems)
-    assert fields == ["fold", "image", "label", "patient"]
 
 
 HEADER = b"image,mask,label,patient\n"

@@ -40,9 +40,6 @@ def namespace(injected="", **values):
 def test_declared_values_are_returned_and_nothing_else():
     assert check_parameters(namespace(figure=1)) == DEFAULTS
     assert check_parameters({"In": ["import numpy"]}) == {}
-
-
-def test_injected_values_are_returned():
     values = {"fold": 3, "protocol": "slice", "rate": 1, "folds": [2], "names": ["a"]}
     checked = check_parameters(namespace("fold = 3\nrate = 1", **values))
     assert checked == DEFAULTS | values
@@ -66,22 +63,17 @@ def test_all_problems_come_in_one_message():
     assert all(f"{name}: " in str(caught.value) for name in values)
 
 
-@pytest.fixture
-def notebook(tmp_path, monkeypatch):
+def test_parameters_of_a_notebook_are_its_defaults_and_the_overrides(
+    tmp_path, monkeypatch
+):
     source = 'from typing import Literal\nfold: int = 1\ntask: Literal["a", "b"] = "a"'
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
     (tmp_path / "notebooks/labs").mkdir(parents=True)
     path = tmp_path / "notebooks/labs/01_lab.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
     monkeypatch.setattr(parameters, "ROOT", tmp_path)
-    return "labs/01_lab"
-
-
-def test_notebook_parameters_are_its_defaults_and_the_overrides(notebook):
-    assert notebook_parameters(notebook, {"fold": 4}) == {"fold": 4, "task": "a"}
-
-
-@pytest.mark.parametrize("overrides", [{"epocs": 3}, {"fold": "1"}, {"task": "c"}])
-def test_invalid_override_is_named(notebook, overrides):
-    with pytest.raises(ParameterError, match=f"^{list(overrides)[0]}: "):
-        notebook_parameters(notebook, overrides)
+    checked = notebook_parameters("labs/01_lab", {"fold": 4})
+    assert checked == {"fold": 4, "task": "a"}
+    for overrides in ({"epocs": 3}, {"task": "c"}):
+        with pytest.raises(ParameterError, match=f"^{list(overrides)[0]}: "):
+            notebook_parameters("labs/01_lab", overrides)

@@ -139,10 +139,7 @@ def _complete_index(directory, index, kind):
     elif planes.exists():
         table = pd.read_csv(planes, index_col="file")
         index["plane"] = index["file"].map(table["plane"])
-    index["plane"] = index["plane"].fillna("unknown")
-    if not index["plane"].isin(PLANES).all():
-        raise DatasetError(f"{planes}: expected the planes {', '.join(PLANES)}")
-    index["plane"] = pd.Categorical(index["plane"], PLANES)
+    index["plane"] = pd.Categorical(index["plane"].fillna("unknown"), PLANES)
     folds, source = find_folds(directory, index)
     index["fold"] = assign_folds(index, "family") if folds is None else folds
     index["fold"] = index["fold"].astype(int)
