@@ -27,8 +27,7 @@ def refuse(path, *words, slice_number=None):
         read_image(path, slice_number)
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and message.count(str(path)) == 1
-    assert [word for word in words if word not in message] == [], message
-    assert message.isprintable()
+    assert all(word in message for word in words) and message.isprintable(), message
     return caught.value
 
 
@@ -48,10 +47,7 @@ def write_nifti(path, volume, affine=RAS, image_class=nibabel.Nifti1Image):
 
 
 def make_dicom(pixels, storage=MRImageStorage, **attributes):
-    """A dataset of (rows, columns), (frames, rows, columns) or (rows, columns, 3).
-
-    An attribute of None is removed.
-    """
+    """A dataset of (rows, columns), (frames, rows, columns) or (rows, columns, 3)."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -60,26 +56,12 @@ def make_dicom(pixels, storage=MRImageStorage, **attributes):
     dataset.SOPInstanceUID = UID("1.2.3.4")
     dataset.PatientID, dataset.PatientName = "SECRET-17", "Secret^Name"
     dataset.Modality = "MR"
-    is_rgb = pixels.ndim == 3 and pixels.shape[2] == 3
-    if is_rgb:
-        dataset.PlanarConfiguration = 0
-    elif pixels.ndim == 3:
-        dataset.NumberOfFrames = len(pixels)
-    dataset.Rows, dataset.Columns = pixels.shape[:2] if is_rgb else pixels.shape[-2:]
-    dataset.SamplesPerPixel = 3 if is_rgb else 1
-    dataset.PhotometricInterpretation = "RGB" if is_rgb else "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = pixels.itemsize * 8
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
     dataset.PixelSpacing = [0.5, 0.75]
     dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.PixelData = pixels.tobytes()
-    dataset["PixelData"].VR = "OW"
+    colors = "RGB" if pixels.shape[2:] == (3,) else "MONOCHROME2"
+    dataset.set_pixel_data(pixels, colors, pixels.itemsize * 8)
     for name, value in attributes.items():
-        if value is None:
-            del dataset[name]
-        else:
-            setattr(dataset, name, value)
+        setattr(dataset, name, value)
     return dataset
 
 

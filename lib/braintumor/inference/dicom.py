@@ -7,112 +7,85 @@ import numpy as np
 import PIL.Image
 import pydicom
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGTransferSyntaxes,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGTransferSyntaxes
 
 from braintumor.core.errors import shorten
 from braintumor.core.files import memory_map
 from braintumor.data import raster
 from braintumor.inference.nifti import to_radiological
 
+FUNCTIONAL_GROUPS = {
+    "PixelSpacing": "PixelMeasuresSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+}
 logging.getLogger("pydicom").disabled = True  # notes on odd files are not for users
 
 
 def read_dicom(path, slice_number=None):
     """Return pixels, spacing_mm (or None) and is_color of one upright frame."""
-    with raster.file_errors(path, "DICOM"), memory_map(path) as content:
-        syntax = _check_syntax(content)
-        content.seek(0)
-        dataset = pydicom.dcmread(content, force=True)
-        if not syntax:
-            is_implicit = dataset.original_encoding[0]
-            syntax = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
-            dataset.file_meta.TransferSyntaxUID = syntax
+    with memory_map(path) as content:
+        _refuse_deflated(content)
+        dataset = pydicom.dcmread(content)
         n_frames = _check_image(dataset)
         frame = raster.select_slice(n_frames, "frame", slice_number)
-        if syntax in JPEGTransferSyntaxes:
-            data = dataset.PixelData
-            raster.check_scans(
-                pydicom.encaps.get_frame(data, frame, number_of_frames=n_frames)
-            )
+        if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes:
+            get_frame, data = pydicom.encaps.get_frame, dataset.PixelData
+            raster.check_scans(get_frame(data, frame, number_of_frames=n_frames))
         pixels, is_color = pydicom.pixels.pixel_array(dataset, index=frame), False
-        if pixels.ndim == 3:
-            pixels, is_color = raster.to_gray(PIL.Image.fromarray(pixels))
-        group = "PixelValueTransformationSequence"
-        slope = _get_attribute(dataset, frame, group, "RescaleSlope")
-        if slope is not None:
-            intercept = _get_attribute(dataset, frame, group, "RescaleIntercept") or 0
-            pixels = (pixels * float(slope) + float(intercept)).astype(np.float32)
-        if dataset.PhotometricInterpretation == "MONOCHROME1":
-            pixels = raster.invert(pixels)
-        return *_orient(dataset, frame, pixels), is_color
+    if pixels.ndim == 3:
+        pixels, is_color = raster.to_gray(PIL.Image.fromarray(pixels))
+    slope = _get_attribute(dataset, frame, "RescaleSlope")
+    if slope is not None:
+        intercept = _get_attribute(dataset, frame, "RescaleIntercept") or 0
+        pixels = (pixels * float(slope) + float(intercept)).astype(np.float32)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        pixels = raster.invert(pixels)
+    return *_orient(dataset, frame, pixels), is_color
 
 
-def _check_syntax(content):
-    """Return the transfer syntax if it can be decoded; None for bare datasets."""
-    try:
-        read_preamble(content, force=False)
-    except pydicom.errors.InvalidDicomError:
-        return None
+def _refuse_deflated(content):
+    """Refuse a deflated file, which pydicom would inflate to whatever size."""
+    read_preamble(content, force=False)
     meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
-    syntax = meta.get("TransferSyntaxUID")
-    if syntax is None:
-        return None
-    try:
-        can_decode = pydicom.pixels.get_decoder(syntax).is_available
-    except NotImplementedError:
-        can_decode = False
-    # pydicom would inflate the whole file, to whatever size
-    can_decode = can_decode and syntax != DeflatedExplicitVRLittleEndian
-    remedy = f"Export it as {ExplicitVRLittleEndian.name}"
-    got = shorten(syntax.name)
-    raster.require(can_decode, "transfer syntax", got, "uncompressed pixels", remedy)
-    return syntax
+    syntax, remedy = meta.TransferSyntaxUID, "Export it without compression"
+    is_other = syntax != DeflatedExplicitVRLittleEndian
+    raster.require(is_other, "transfer syntax", syntax.name, "other", remedy)
+    content.seek(0)
 
 
 def _check_image(dataset):
     """Return the number of frames of a gray or color image within the limits."""
-    meta = dataset.file_meta
-    sop_class = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
-    remedy = "Give the file of a slice"
-    raster.require(sop_class, "SOPClassUID", "none", "a DICOM image", remedy)
-    has_pixels = "Rows" in dataset
-    got = shorten(sop_class.name)
-    raster.require(has_pixels, "SOPClassUID", got, "an MR image with pixels", remedy)
+    kind, remedy = shorten(dataset.SOPClassUID.name), "Give the file of a slice"
+    raster.require("Rows" in dataset, "SOPClassUID", kind, "an MR image", remedy)
     raster.check_size(dataset.Rows, dataset.Columns)
-    colors = dataset.PhotometricInterpretation
+    what, remedy = "PhotometricInterpretation", "Export it in gray"
+    colors = dataset[what].value
     is_known = colors.startswith(("MONOCHROME", "RGB", "YBR"))
-    what, got = "PhotometricInterpretation", shorten(colors)
-    raster.require(is_known, what, got, "MONOCHROME2", "Export it in gray")
+    raster.require(is_known, what, shorten(colors), "MONOCHROME2", remedy)
     return int(dataset.get("NumberOfFrames") or 1)
 
 
-def _get_attribute(dataset, frame, group, keyword):
+def _get_attribute(dataset, frame, keyword):
     """Get an attribute of the image, or of the functional group of a frame, or None."""
     if keyword in dataset:
         return dataset[keyword].value
-    levels = {"PerFrameFunctionalGroupsSequence": frame}
-    levels["SharedFunctionalGroupsSequence"] = 0
-    for level, index in levels.items():
-        items = dataset.get(level) or []
-        if index < len(items) and items[index].get(group):
-            return items[index].get(group)[0].get(keyword)
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    for groups in [*frames[frame : frame + 1], *shared[:1]]:
+        if group := groups.get(FUNCTIONAL_GROUPS[keyword]):
+            return group[0].get(keyword)
     return None
 
 
 def _orient(dataset, frame, pixels):
     """Return the pixels in radiological convention, and their spacing in mm."""
-    group = "PixelMeasuresSequence"
-    spacing = _get_attribute(dataset, frame, group, "PixelSpacing")
+    spacing = _get_attribute(dataset, frame, "PixelSpacing")
     spacing = tuple(np.ravel(spacing or ()).astype(float).tolist())
     if len(spacing) != 2 or not all(0 < mm < math.inf for mm in spacing):
         spacing = None
-    group = "PlaneOrientationSequence"
-    cosines = _get_attribute(dataset, frame, group, "ImageOrientationPatient")
+    cosines = _get_attribute(dataset, frame, "ImageOrientationPatient")
     if not cosines or len(cosines) != 6:
         return pixels, spacing
     right, down = np.reshape(cosines, (2, 3)).astype(float)

@@ -26,29 +26,15 @@ RASTER_MAGIC += (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF
 
 @dataclass(frozen=True)
 class InputImage:
-    """One upright slice.
+    """One upright slice; patient, label and mask are those of figshare slices."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the file, with the number of a chosen slice.
-    pixels : ndarray of shape (rows, columns)
-        As stored, finite, not constant.
-    spacing_mm : (float, float) or None
-        Spacing of the rows and the columns, if known.
-    is_color : bool
-        Whether color channels differed before conversion to gray.
-    patient, label, mask : str, int, ndarray of bool (rows, columns)
-        Known for figshare slices only. The patient of a DICOM file is not kept.
-    """
-
-    name: str
-    pixels: np.ndarray
-    spacing_mm: tuple[float, float] | None = None
-    is_color: bool = False
+    name: str  # of the file, with the number of a chosen slice
+    pixels: np.ndarray  # (rows, columns) as stored, finite, not constant
+    spacing_mm: tuple[float, float] | None = None  # of the rows and the columns
+    is_color: bool = False  # whether color channels differed
     patient: str | None = None
     label: int | None = None
-    mask: np.ndarray | None = None
+    mask: np.ndarray | None = None  # bool (rows, columns)
 
     @property
     def square_pixels(self):
@@ -62,51 +48,39 @@ class InputImage:
 
 
 def read_image(path, slice_number=None):
-    """Read one slice from an image file.
+    """Read one slice from an image file as an InputImage.
 
     DICOM pixels are rescaled; MONOCHROME1 and WhiteIsZero images are inverted. Slices
     with a known orientation are shown in radiological convention: the patient's right
     (sagittal: the front) at the left, the front or the head at the top. NaN and
     infinity become the minimum of the image.
 
-    Parameters
-    ----------
-    path : str or Path
-        A figshare .mat, PNG, JPEG, TIFF, NumPy .npy, DICOM or NIfTI file.
-    slice_number : int, optional
-        Slice of a NIfTI volume across its coarsest axis (the third if several are),
-        frame of a DICOM file, or page of a TIFF file; from 1, in stored order.
-
-    Returns
-    -------
-    InputImage
-
-    Raises
-    ------
-    AmbiguousSliceError
-        The file holds several slices, and `slice_number` is None.
-    DatasetError
-        The file cannot be read as one gray slice of 16 to MAX_SIDE pixels per side.
+    `slice_number`, from 1 in stored order, is that of a slice of a NIfTI volume across
+    its coarsest axis (the third if several are), a frame of a DICOM file, or a page of
+    a TIFF file. A file of several slices raises AmbiguousSliceError without it, and one
+    that is no gray slice of 16 to MAX_SIDE pixels per side raises DatasetError.
     """
     path = Path(path)
-    reader = _find_reader(path)
     name = printable(path.name)
     if slice_number is not None:
         name += f", slice {slice_number}"
-    if reader is read_mat:
-        return _read_figshare(path, slice_number, name)
-    pixels, spacing, is_color = reader(path, slice_number)
-    with raster.file_errors(path, "an image"):
-        pixels = _check_pixels(pixels)
-    return InputImage(name, pixels, spacing, is_color)
+    with raster.file_errors(path):
+        reader = _find_reader(path)
+        if reader is read_mat:
+            raster.select_slice(1, "slice", slice_number)
+            image = read_mat(path)
+            spacing = SPACING_MM * 512 / len(image.image)
+            truth = dict(patient=image.pid, label=image.label, mask=image.mask)
+            return InputImage(name, image.image, (spacing, spacing), **truth)
+        pixels, spacing, is_color = reader(path, slice_number)
+        return InputImage(name, _check_pixels(pixels), spacing, is_color)
 
 
 def find_images(paths):
-    """List image files.
+    """List image files: files as they are, and those in folders and their subfolders.
 
-    Files in `paths` are returned as they are. Folders and their subfolders are searched
-    for SUFFIXES, in natural order, without hidden files and cvind.mat; a folder without
-    images raises DatasetError.
+    Folders are searched for SUFFIXES, in natural order, without hidden files and
+    cvind.mat; a folder without images raises DatasetError.
     """
     images = []
     for path in map(Path, paths):
@@ -117,12 +91,11 @@ def find_images(paths):
 def _search_folder(folder):
     images = []
     for path in folder.rglob("*"):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         is_image = path.name.lower().endswith(SUFFIXES) and path.name != "cvind.mat"
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if is_image and not is_hidden and path.is_file():
             images.append(path)
-    expected = f"names that end in {', '.join(SUFFIXES)}"
-    remedy = "Give a file with another name directly"
+    expected, remedy = f"names that end in {', '.join(SUFFIXES)}", "Give files directly"
     raster.require(images, folder, "no image files", expected, remedy)
     return sorted(images, key=_natural_order)
 
@@ -134,14 +107,13 @@ def _natural_order(path):
 
 def _find_reader(path):
     """Return the function that reads the format of the magic bytes."""
-    is_file = path.is_file()  # a named pipe would block
-    raster.require(is_file, path, "no such file", "an image file", "Check the name")
-    with raster.file_errors(path, "an image"), open_gzip(path) as file:
+    # opening a named pipe would block
+    raster.require(path.is_file(), "file", "none", "an image file", "Check the name")
+    with open_gzip(path) as file:
         head = file.read(1024)
     if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520]):  # MATLAB's own 512 bytes
         return read_mat
-    # before TIFF, which a preamble may imitate; files without one start with group 8
-    if head[128:132] == b"DICM" or head.startswith(b"\x08\x00"):
+    if head[128:132] == b"DICM":  # before TIFF, which a preamble may imitate
         return read_dicom
     if head.startswith(RASTER_MAGIC):
         return _read_raster
@@ -150,16 +122,7 @@ def _find_reader(path):
     if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
         return read_nifti
     got = "an unknown format" if head else "an empty file"
-    raise DatasetError(f"{path}: got {got}, expected {FORMATS}. Export it again.")
-
-
-def _read_figshare(path, slice_number, name):
-    with raster.file_errors(path, "MATLAB v7.3"):
-        raster.select_slice(1, "slice", slice_number)
-    image = read_mat(path)
-    spacing = SPACING_MM * 512 / len(image.image)
-    truth = dict(patient=image.pid, label=image.label, mask=image.mask)
-    return InputImage(name, image.image, (spacing, spacing), **truth)
+    raise DatasetError(f"got {got}, expected {FORMATS}. Export it again.")
 
 
 def _read_raster(path, slice_number):
@@ -168,16 +131,15 @@ def _read_raster(path, slice_number):
 
 
 def _read_npy(path, slice_number):
-    with raster.file_errors(path, "a NumPy array"):
-        with open(path, "rb") as file:
-            version = file.read(8)[6]
-        # headers of later versions may declare gigabytes
-        raster.require(version == 1, "version", version, "1", "Save numbers")
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-        is_slice, remedy = pixels.ndim == 2, "Save one gray slice"
-        raster.require(is_slice, "shape", pixels.shape, "(rows, columns)", remedy)
-        raster.select_slice(1, "slice", slice_number)
-        return pixels, None, False
+    with open(path, "rb") as file:
+        version = file.read(8)[6]
+    # headers of later versions may declare gigabytes
+    raster.require(version == 1, "version", version, "1", "Save numbers")
+    pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    remedy = "Save one gray slice"
+    raster.require(pixels.ndim == 2, "shape", pixels.shape, "(rows, columns)", remedy)
+    raster.select_slice(1, "slice", slice_number)
+    return pixels, None, False
 
 
 def _check_pixels(pixels):

@@ -8,7 +8,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 
 from braintumor.data.preprocessing import MAX_SIDE
-from braintumor.data.raster import file_errors, require, select_slice
+from braintumor.data.raster import require, select_slice
 
 MAX_VOXELS = 512**3  # a slice across the first axis may need all of them decompressed
 MAX_HEADER = 2**24  # bytes before the voxels; extensions may be of any length
@@ -24,7 +24,7 @@ def open_gzip(path):
 
 def read_nifti(path, slice_number=None):
     """Return pixels, spacing_mm and is_color (False) of one slice of a volume."""
-    with file_errors(path, "NIfTI"), open_gzip(path) as file:
+    with open_gzip(path) as file:
         is_nifti2 = file.read(8)[4:] == b"n+2\0"
         image_class = nibabel.Nifti2Image if is_nifti2 else nibabel.Nifti1Image
         file.seek(0)
@@ -32,9 +32,8 @@ def read_nifti(path, slice_number=None):
         file.seek(0)
         image = image_class.from_stream(file)
         affine = image.affine
-        is_valid = np.isfinite(affine).all()
-        is_valid = is_valid and abs(np.linalg.det(affine[:3, :3])) > 1e-9
-        require(is_valid, "affine", "no directions", "voxels in mm", "Export it again")
+        has_axes = np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 1e-9
+        require(has_axes, "affine", "no directions", "voxels in mm", "Export it again")
         volume = (*shape[:3], 1)[:3]
         axis = _slice_axis(volume, voxel_sizes(affine))
         plane = int(nibabel.io_orientation(affine)[axis, 0])
@@ -52,7 +51,7 @@ def _check_header(header):
     is_volume = len(shape) >= 2 and all(n == 1 for n in shape[3:])
     remedy = "Export one volume of the series"
     require(is_volume, "shape", shape, "one volume of three axes", remedy)
-    is_valid = min(shape) >= 1 and max(shape) <= MAX_SIDE
+    is_valid = 1 <= min(shape) <= max(shape) <= MAX_SIDE
     is_valid = is_valid and math.prod(shape) <= MAX_VOXELS
     expected = f"1 to {MAX_SIDE} per axis and at most {MAX_VOXELS:,} voxels"
     require(is_valid, "shape", shape, expected, "Crop the volume")
@@ -68,20 +67,10 @@ def _slice_axis(shape, sizes):
 
 
 def to_radiological(pixels, axis, affine):
-    """Flip and transpose a slice to the radiological convention.
+    """Flip and transpose a slice (n, m) across `axis` to the radiological convention.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (n, m)
-        The slice across `axis` of a volume. An oblique slice is not resampled.
-    axis : int
-    affine : ndarray of shape (4, 4)
-        From indices to mm in RAS+ (right, anterior, superior).
-
-    Returns
-    -------
-    pixels : ndarray of shape (rows, columns)
-    spacing_mm : (float, float)
+    `affine` (4, 4) maps indices to mm in RAS+. Returns pixels (rows, columns) and
+    their spacing in mm. An oblique slice is not resampled.
     """
     orientation = nibabel.io_orientation(affine)
     volume = nibabel.apply_orientation(np.expand_dims(pixels, axis), orientation)
