@@ -4,6 +4,7 @@ import pytest
 
 from braintumor.data.phantom import write_phantom
 from braintumor.data.prepared import prepare_data
+from braintumor.training.loop import configure_backend
 
 
 @pytest.fixture(scope="session")
@@ -20,11 +21,9 @@ def prepared(phantom_folder, tmp_path_factory):
     return prepare_data(phantom_folder, out, 64, n_jobs=1, progress=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def deterministic():
-    """Two threads and deterministic operations, set before the first network."""
-    from braintumor.training.loop import configure_backend
-
+    """Two threads and deterministic operations, set before any test uses them."""
     configure_backend(seed=0, threads=2)
 
 
