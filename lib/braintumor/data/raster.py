@@ -47,9 +47,9 @@ def require(condition, what, got, expected, remedy):
 
 def check_size(rows, columns):
     """Raise DatasetError unless both sides are from 16 to MAX_SIDE pixels."""
-    is_valid = min(rows, columns) >= 16 and max(rows, columns) <= MAX_SIDE
-    expected = f"16 to {MAX_SIDE} pixels per side"
-    require(is_valid, "size", f"{rows} x {columns}", expected, "Export one slice")
+    is_valid = 16 <= min(rows, columns) <= max(rows, columns) <= MAX_SIDE
+    got, expected = f"{rows} x {columns}", f"16 to {MAX_SIDE} pixels per side"
+    require(is_valid, "size", got, expected, "Export one slice")
 
 
 def check_scans(jpeg):

@@ -51,19 +51,17 @@ def read_image(path, slice_number=None):
     """Read one slice from an image file as an InputImage.
 
     DICOM pixels are rescaled; MONOCHROME1 and WhiteIsZero images are inverted. Slices
-    with a known orientation are shown in radiological convention: the patient's right
-    (sagittal: the front) at the left, the front or the head at the top. NaN and
-    infinity become the minimum of the image.
+    of known orientation are in radiological convention: the patient's right (sagittal:
+    the front) is left, the front or the head up. NaN and infinity become the minimum.
 
     `slice_number`, from 1 in stored order, is that of a slice of a NIfTI volume across
-    its coarsest axis (the third if several are), a frame of a DICOM file, or a page of
-    a TIFF file. A file of several slices raises AmbiguousSliceError without it, and one
-    that is no gray slice of 16 to MAX_SIDE pixels per side raises DatasetError.
+    its coarsest axis (the third if several are), a DICOM frame, or a TIFF page; a file
+    of several raises AmbiguousSliceError without it. A file that is not one gray slice
+    of 16 to MAX_SIDE pixels per side raises DatasetError.
     """
     path = Path(path)
-    name = printable(path.name)
-    if slice_number is not None:
-        name += f", slice {slice_number}"
+    suffix = "" if slice_number is None else f", slice {slice_number}"
+    name = printable(path.name) + suffix
     with raster.file_errors(path):
         reader = _find_reader(path)
         if reader is read_mat:
@@ -77,7 +75,7 @@ def read_image(path, slice_number=None):
 
 
 def find_images(paths):
-    """List image files: files as they are, and those in folders and their subfolders.
+    """List files as they are, and the images in folders and their subfolders.
 
     Folders are searched for SUFFIXES, in natural order, without hidden files and
     cvind.mat; a folder without images raises DatasetError.

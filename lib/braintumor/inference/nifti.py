@@ -31,10 +31,9 @@ def read_nifti(path, slice_number=None):
         shape = _check_header(image_class.header_class.from_fileobj(file))
         file.seek(0)
         image = image_class.from_stream(file)
-        affine = image.affine
+        affine, volume = image.affine, (*shape[:3], 1)[:3]
         has_axes = np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 1e-9
         require(has_axes, "affine", "no directions", "voxels in mm", "Export it again")
-        volume = (*shape[:3], 1)[:3]
         axis = _slice_axis(volume, voxel_sizes(affine))
         plane = int(nibabel.io_orientation(affine)[axis, 0])
         kind = ("sagittal", "coronal", "axial")[plane] + " slice"
@@ -48,13 +47,10 @@ def _check_header(header):
     """Return the shape of one volume within the limits."""
     offset, shape = header["vox_offset"], header.get_data_shape()
     require(offset <= MAX_HEADER, "vox_offset", offset, MAX_HEADER, "Export it again")
-    is_volume = len(shape) >= 2 and all(n == 1 for n in shape[3:])
-    remedy = "Export one volume of the series"
-    require(is_volume, "shape", shape, "one volume of three axes", remedy)
-    is_valid = 1 <= min(shape) <= max(shape) <= MAX_SIDE
-    is_valid = is_valid and math.prod(shape) <= MAX_VOXELS
-    expected = f"1 to {MAX_SIDE} per axis and at most {MAX_VOXELS:,} voxels"
-    require(is_valid, "shape", shape, expected, "Crop the volume")
+    is_volume = len(shape) >= 2 and set(shape[3:]) <= {1} and min(shape) >= 1
+    is_small = max(shape) <= MAX_SIDE and math.prod(shape) <= MAX_VOXELS
+    expected = f"one volume of at most {MAX_SIDE} per axis and {MAX_VOXELS:,} voxels"
+    require(is_volume and is_small, "shape", shape, expected, "Export one, cropped")
     return shape
 
 
@@ -69,8 +65,8 @@ def _slice_axis(shape, sizes):
 def to_radiological(pixels, axis, affine):
     """Flip and transpose a slice (n, m) across `axis` to the radiological convention.
 
-    `affine` (4, 4) maps indices to mm in RAS+. Returns pixels (rows, columns) and
-    their spacing in mm. An oblique slice is not resampled.
+    `affine` maps indices to mm in RAS+. Returns pixels and spacing in mm, both in the
+    order rows, columns. An oblique slice is not resampled.
     """
     orientation = nibabel.io_orientation(affine)
     volume = nibabel.apply_orientation(np.expand_dims(pixels, axis), orientation)
