@@ -172,7 +172,7 @@ class App(anywidget.AnyWidget):
         prediction, problem = None, ""
         try:
             image = read()
-            prediction = load_predictor(select_folds(image)).predict([image])[0]
+            prediction = load_predictor(select_folds(image)).predict(image)
             html = pages.render_prediction(prediction, note)
         except DatasetError as error:
             problem = str(error)
@@ -198,15 +198,15 @@ def load_predictor(folds):
     from braintumor.inference.predictor import Predictor
 
     predictor = Predictor(folds)
-    predictor.predict([InputImage("warm-up", np.add.outer(*[np.arange(256)] * 2))])
+    predictor.predict(InputImage("warm-up", np.add.outer(*[np.arange(256)] * 2)))
     return predictor
 
 
 def select_folds(image):
     """Return the held-out fold of the image's patient, or all folds if unknown."""
-    from braintumor.inference.predictor import find_held_out_fold
+    from braintumor.inference.predictor import load_held_out_folds
 
-    fold = find_held_out_fold(image.patient)
+    fold = load_held_out_folds().get(image.patient)
     return FOLDS if fold is None else (fold,)
 
 

@@ -87,12 +87,12 @@ def bench_inference(directory):
     from braintumor.core.files import ROOT
     from braintumor.data.preprocessing import to_network_input
     from braintumor.inference.formats import read_image
-    from braintumor.inference.predictor import Predictor
+    from braintumor.inference.predictor import Predictor, predict_files
 
     paths = [source.path for source in find_slices(directory)][:200]
     started = time.perf_counter()
     predictor = Predictor()
-    predictor.predict([read_image(paths[0])])
+    predictor.predict(read_image(paths[0]))
     start = time.perf_counter() - started
     files = [ROOT / f"models/fold-{fold}.keras" for fold in FOLDS]
     networks = [keras.models.load_model(path, compile=False) for path in files]
@@ -107,10 +107,10 @@ def bench_inference(directory):
     usual, ours = compare_medians(
         [
             lambda: [predict_in_a_loop(path) for path in paths[1:12]],
-            lambda: [predictor.predict([read_image(path)]) for path in paths[1:12]],
+            lambda: [predictor.predict(read_image(path)) for path in paths[1:12]],
         ]
     )
-    rate = len(paths) / measure_seconds(lambda: list(predictor.predict_files(paths)))
+    rate = len(paths) / measure_seconds(lambda: list(predict_files(paths)))
     record = {"s to start": round(start, 1), "images/s in a batch": round(rate, 1)}
     way = "Keras' predict in a loop, without Grad-CAM and OOD scores"
     what = "predict on an image with five networks"

@@ -35,14 +35,6 @@ RUN = "results/published/full"
 TABLES = ("slices", "ood_images", "inpainting")
 N_PER_FOLD = 20  # slices from which OOD images are made
 SEED = 1
-BATCH_SIZE = 16
-
-
-def predict_batched(predictor, images):
-    """Predict a list of InputImage in batches; returns a list of Prediction."""
-    starts = range(0, len(images), BATCH_SIZE)
-    batches = [predictor.predict(images[n : n + BATCH_SIZE]) for n in starts]
-    return sum(batches, [])
 
 
 def gradcam_localization(predictions):
@@ -71,7 +63,7 @@ def measure_slices(predictor, paths, table):
     for _, rows in table.groupby("plane"):
         rows = rows.sort_values("pid")  # half of the list further is another patient
         images = [read_image(paths[file]) for file in rows["file"]]
-        predictions = predict_batched(predictor, images)
+        predictions = [predictor.predict(image) for image in images]
         scores = pd.DataFrame(
             [{"y_pred": p.label, **p.ood_scores} for p in predictions]
         )
@@ -87,7 +79,7 @@ def measure_ood_images(predictor, images, rng):
     for image in images:
         for kind, pixels in make_ood_images(image.pixels, image.mask, rng).items():
             ood_images.append((kind, InputImage(image.name, pixels)))
-    predictions = predict_batched(predictor, [image for _, image in ood_images])
+    predictions = [predictor.predict(image) for _, image in ood_images]
     rows = [
         {"kind": kind, "image": image.name, **prediction.ood_scores}
         for (kind, image), prediction in zip(ood_images, predictions, strict=True)
@@ -104,7 +96,8 @@ def measure_inpainting(predictor, images, rng):
             continue
         views = [inpaint(image.pixels, mask) for mask in (image.mask, region)]
         views = [InputImage(image.name, view) for view in (image.pixels, *views)]
-        original, tumor, control = (p.probabilities for p in predictor.predict(views))
+        predictions = [predictor.predict(view) for view in views]
+        original, tumor, control = (p.probabilities for p in predictions)
         row = {"image": image.name, "pid": image.patient, "y_true": image.label}
         row["prob_original"] = original[image.label - 1]
         row["prob_tumor_inpainted"] = tumor[image.label - 1]

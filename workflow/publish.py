@@ -20,6 +20,7 @@ import h5py
 import jinja2
 import keras
 import numpy as np
+from ood_reference import fit_ood_reference
 
 from braintumor.core.files import ROOT, atomic_write, sha256
 from braintumor.data.labels import LABELS
@@ -29,7 +30,6 @@ from braintumor.data.splits import make_split
 from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dice
 from braintumor.evaluation.metrics import predict_classes
 from braintumor.evaluation.scores import format_scores, load_predictions
-from braintumor.inference.ood import fit_ood_reference
 from braintumor.inference.predictor import build_prediction_model
 
 WEIGHTS = "model.weights.h5"  # Keras' name for them within the archive

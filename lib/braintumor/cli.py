@@ -9,8 +9,12 @@ from pathlib import Path
 
 from braintumor.core.errors import DatasetError, LeakageError, ParameterError, printable
 from braintumor.core.files import ROOT
+from braintumor.data.download import download_figshare
+from braintumor.data.folder import check_folder, export_png
+from braintumor.data.prepared import open_data
+from braintumor.data.preprocessing import PERCENTILES
 
-# Commands import what they need: TensorFlow takes seconds, and most do without it.
+# SciPy and TensorFlow take seconds: they are imported by the commands that need them.
 
 
 def main(arguments=None):
@@ -33,11 +37,24 @@ def main(arguments=None):
 def _build_parser():
     parser = argparse.ArgumentParser("braintumor", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    text = "download, check, generate, export or prepare slices"
-    data = commands.add_parser("data", help=text)
-    _add_data_commands(data.add_subparsers(required=True, metavar="COMMAND"))
-    text = "classify and segment images; for research and teaching only"
-    add = _add_command(commands, "predict", _predict, text)
+    data = commands.add_parser("data", help="download, check or prepare slices")
+    data = data.add_subparsers(required=True, metavar="COMMAND")
+    add = _add_command(data, "download", _download, "download figshare's files")
+    add("directory", type=Path)
+    add = _add_command(data, "check", _check, "report missing and broken files")
+    add("directory", type=Path)
+    add = _add_command(data, "phantom", _phantom, "generate the synthetic dataset")
+    add("directory", type=Path)
+    add("--patients", type=int, default=60)
+    add("--size", type=int, default=512, help="pixels per side")
+    add = _add_command(data, "export-png", _export_png, "write PNG files by class")
+    add("directory", type=Path)
+    add("out", type=Path)
+    add = _add_command(data, "prepare", _prepare, "scale and resize slices")
+    add("data", help='folder of slices, or "phantom"')
+    add("--size", type=int, required=True, help="pixels per side")
+    add("--minmax", action="store_true", help="scale from minimum to maximum")
+    add = _add_command(commands, "predict", _predict, "classify and segment images")
     add("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
     add("--slice", type=int, metavar="N", help="slice, page or frame of a file, from 1")
     text = "use the network not trained on the patient; for figshare's .mat files"
@@ -56,37 +73,12 @@ def _add_command(commands, name, run, text):
     return command.add_argument
 
 
-def _add_data_commands(commands):
-    add = _add_command(commands, "download", _download, "download figshare's files")
-    add("directory", type=Path)
-    add("--base-url", help="mirror of figshare's file addresses")
-    add = _add_command(commands, "check", _check, "report missing and broken files")
-    add("directory", type=Path)
-    text = "generate the synthetic dataset"
-    add = _add_command(commands, "phantom", _generate_phantom, text)
-    add("directory", type=Path)
-    add("--patients", type=int, default=60)
-    add("--size", type=int, default=512, help="pixels per side")
-    add("--seed", type=int, default=0)
-    add = _add_command(commands, "export-png", _export_png, "write PNG files by class")
-    add("directory", type=Path)
-    add("out", type=Path)
-    add = _add_command(commands, "prepare", _prepare, "scale and resize slices")
-    add("data", help='folder of slices, or "phantom"')
-    add("--size", type=int, required=True, help="pixels per side")
-    add("--minmax", action="store_true", help="scale from minimum to maximum")
-
-
 def _download(args):
-    from braintumor.data.download import FIGSHARE_URL, download_figshare
-
-    download_figshare(args.directory, base_url=args.base_url or FIGSHARE_URL)
+    download_figshare(args.directory)
     print(f"next: braintumor data check {args.directory}")
 
 
 def _check(args):
-    from braintumor.data.folder import check_folder
-
     report = check_folder(args.directory)
     for file, problem in report["problems"]:
         print(printable(f"problem  {file}: {problem}"))
@@ -100,22 +92,17 @@ def _check(args):
     return 1 if report["problems"] else 0
 
 
-def _generate_phantom(args):
+def _phantom(args):
     from braintumor.data.phantom import write_phantom
 
-    write_phantom(args.directory, args.patients, seed=args.seed, size=args.size)
+    write_phantom(args.directory, args.patients, size=args.size)
 
 
 def _export_png(args):
-    from braintumor.data.folder import export_png
-
     print(f"wrote {export_png(args.directory, args.out)} slices to {args.out}")
 
 
 def _prepare(args):
-    from braintumor.data.prepared import open_data
-    from braintumor.data.preprocessing import PERCENTILES
-
     open_data(args.data, args.size, (0, 100) if args.minmax else PERCENTILES)
 
 
@@ -126,10 +113,9 @@ def _predict(args):
     from braintumor.inference.formats import find_images
     from braintumor.inference.predictor import predict_files
 
-    paths, n_errors = find_images(args.images), 0
-    stems = report.unique_stems(dict.fromkeys(paths))
-    if args.out:
-        _make_out(args.out, args.images)
+    paths, exit_code = dict.fromkeys(find_images(args.images)), 0
+    stems = report.unique_stems(paths)
+    _check_out(args.out, args.images)
     print(report.NOTICE, file=sys.stderr)
     if not args.json:
         print(report.HEADER)
@@ -137,25 +123,22 @@ def _predict(args):
         if isinstance(prediction, DatasetError):
             message = str(prediction).replace("slice_number", "--slice")
             tqdm.write(f"braintumor: {message}", file=sys.stderr)
-            n_errors += 1
+            exit_code = 1
             continue
         result = {"path": str(path)} | report.to_dict(prediction)
-        tqdm.write(json.dumps(result) if args.json else report.format_row(prediction))
+        tqdm.write(json.dumps(result) if args.json else report.format_row(result))
         if args.out:
             report.write_report(prediction, args.out, stems[path])
-    return 1 if n_errors else 0
+    return exit_code
 
 
-def _make_out(out, images):
+def _check_out(out, images):
     folders = [path.resolve() for path in images if path.is_dir()]
-    if out.exists() and not out.is_dir():
-        raise ParameterError(f"--out: got the file {out}, expected a folder.")
-    if any(out.resolve().is_relative_to(folder) for folder in folders):
+    if out and (out.is_file() or {out.resolve(), *out.resolve().parents} & {*folders}):
         raise ParameterError(
-            f"--out: got {out} in a folder of images, expected another folder, "
-            "because its files would be predicted next time."
+            f"--out: got {out}, expected a folder apart from those of the images, "
+            "where its files would be predicted next time. Name another."
         )
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _serve_app(args):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from ood_reference import fit_ood_reference
 
-from braintumor.inference.ood import OOD_SCORES, compute_ood_scores, fit_ood_reference
+from braintumor.inference.ood import OOD_SCORES, compute_ood_scores
 
 MIXING = np.random.default_rng(1).normal(size=(10, 256))
 
@@ -50,21 +51,10 @@ def test_slices_unlike_the_training_slices_are_over_a_threshold(
     assert share_over(reference, outputs)[score] > 0.95
 
 
-@pytest.mark.parametrize(
-    ("transform", "is_upright"),
-    [
-        (lambda x: x[:, ::-1], False),
-        (lambda x: np.rot90(x, 1, (1, 2)), False),
-        (lambda x: np.rot90(x, -1, (1, 2)), False),
-        (lambda x: x[..., ::-1], True),
-    ],
-    ids=["upside-down", "left", "right", "mirrored"],
-)
-def test_orientation_score_detects_rotation_but_not_mirror_images(
-    reference, transform, is_upright
-):
+@pytest.mark.parametrize("turns", range(4))
+def test_orientation_score_detects_rotation_but_not_mirror_images(reference, turns):
     outputs = sample_outputs(np.random.default_rng(2), 50)
-    thumbnails = transform(outputs["thumbnail"].reshape(-1, 16, 16)).reshape(-1, 256)
-    outputs["thumbnail"] = thumbnails
+    mirrored = outputs["thumbnail"].reshape(-1, 16, 16)[..., ::-1]
+    outputs["thumbnail"] = np.rot90(mirrored, turns, (1, 2)).reshape(-1, 256)
     share = share_over(reference, outputs)["orientation"]
-    assert share < 0.1 if is_upright else share > 0.9
+    assert share > 0.9 if turns else share < 0.1

@@ -33,41 +33,34 @@ def prediction():
     )
 
 
-def test_prediction_derives_class_box_and_area(prediction):
-    assert prediction.label == 2
-    assert prediction.box == (4, 5, 10, 12)
-    assert prediction.area_mm2 == 42 * 0.25
-    assert prediction.warnings == []
-
-
 def test_prediction_without_spacing_or_mask_has_no_area_or_box(prediction):
     image = InputImage("slice.png", PIXELS)
     empty = replace(prediction, image=image, mask=np.zeros(PIXELS.shape, bool))
-    assert empty.area_mm2 is None
-    assert empty.box is None
-    assert report.to_dict(empty)["area_pixels"] == 0
-    assert "empty mask" in report.format_row(empty)
+    result = report.to_dict(empty)
+    assert (result["area_pixels"], result["area_mm2"], result["box"]) == (0, None, None)
+    assert "empty mask" in report.format_row(result)
     assert "the mask is empty" in report.render_report(empty)
 
 
 @pytest.mark.parametrize(
-    ("changes", "image_changes", "expected"),
+    ("changes", "expected"),
     [
-        ({}, {"is_color": True}, "color image"),
-        ({}, {"spacing_mm": (0.5, 1.0)}, "not square"),
-        ({"n_models_trained_on_patient": 4}, {}, "4 of the networks were trained"),
-        ({"ood_scores": dict.fromkeys(OOD_SCORES, 2.0)}, {}, "not look like"),
-        ({"ood_scores": dict.fromkeys(OOD_SCORES, np.nan)}, {}, "not look like"),
+        ({"image": InputImage("a", PIXELS, is_color=True)}, "color image"),
+        ({"image": InputImage("a", PIXELS, spacing_mm=(0.5, 1.0))}, "not square"),
+        ({"n_models_trained_on_patient": 4}, "4 of the networks were trained"),
+        ({"ood_scores": dict.fromkeys(OOD_SCORES, 2.0)}, "not look like"),
+        ({"ood_scores": dict.fromkeys(OOD_SCORES, np.nan)}, "not look like"),
     ],
     ids=["color", "spacing", "trained", "ood", "nan"],
 )
 def test_unreliable_predictions_have_a_warning_everywhere(
-    prediction, changes, image_changes, expected
+    prediction, changes, expected
 ):
-    image = replace(prediction.image, **image_changes)
-    prediction = replace(prediction, image=image, **changes)
+    prediction = replace(prediction, **changes)
     assert expected in prediction.warnings[0]
-    assert f"WARNING: {prediction.warnings[0]}" in report.format_row(prediction)
+    assert f"WARNING: {prediction.warnings[0]}" in report.format_row(
+        report.to_dict(prediction)
+    )
     page = report.render_report(prediction)
     assert page.index("This prediction is unreliable") < page.index("Predicted class")
 
@@ -79,15 +72,17 @@ def test_dictionary_is_json(prediction):
     assert result["true_class"] == "meningioma"
     assert result["probabilities"]["pituitary tumor"] == pytest.approx(0.2)
     assert result["probability_std"] == pytest.approx(0.02)
-    assert result["area_pixels"] == 42
-    assert result["area_mm2"] == 10.5
+    assert (result["area_pixels"], result["area_mm2"]) == (42, 10.5)
+    assert result["box"] == [4, 5, 10, 12]
     assert result["model_folds"] == [1, 2, 3, 4, 5]
+    assert result["warnings"] == []
 
 
 def test_row_stands_under_the_header(prediction):
-    row, header = report.format_row(prediction), report.HEADER
-    start = header.index("probability")
-    assert row[start : start + len("probability")].strip() == "0.700"
+    row, header = report.format_row(report.to_dict(prediction)), report.HEADER
+    for name, value in (("probability", "0.700"), ("    mm2", "10"), ("box", "(4,")):
+        start = header.index(name)
+        assert row[start : start + len(name)].strip() == value
 
 
 def test_overlays_have_the_shape_of_the_image(prediction):

@@ -4,13 +4,13 @@ Their cells run in this process, which imports the library once.
 """
 
 import ast
-import sys
 
 import IPython.display
 import nbformat
 import numpy as np
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from ood_images import make_ood_images, sample_control_region
 
 from braintumor.core.errors import DatasetError, ParameterError
 from braintumor.core.files import ROOT
@@ -106,9 +106,6 @@ def test_saliency_tables_of_other_networks_are_refused(run_report, tmp_path):
 
 
 def test_ood_images_and_control_region():
-    sys.path.insert(0, str(ROOT / "workflow"))
-    from ood_images import make_ood_images, sample_control_region
-
     rng = np.random.default_rng(0)
     pixels, mask = np.zeros((64, 64)), np.zeros((64, 64), bool)
     pixels[8:56, 8:56], mask[20:26, 20:26] = 100 + rng.normal(size=(48, 48)), True

@@ -1,5 +1,6 @@
 """Inference with the published networks: class, mask, uncertainty, Grad-CAM, OOD."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,6 +14,7 @@ from braintumor.core.errors import DatasetError, shorten
 from braintumor.core.files import ROOT, sha256
 from braintumor.data.labels import LABELS
 from braintumor.data.preprocessing import preprocess_slice, to_network_input
+from braintumor.data.raster import require
 from braintumor.data.splits import FOLDS
 from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dice
 from braintumor.evaluation.metrics import compute_dice
@@ -28,23 +30,16 @@ IMAGE_SIZE = 256  # pixels per side of the slice that the head is cropped from
 
 @dataclass(frozen=True)
 class Prediction:
-    """Prediction for one image, by the networks that held out `model_folds`.
-
-    `probabilities` and `probability_std` (3,) are mean and standard deviation over
-    networks and views (slice, mirror image); `mask` (bool) and `gradcam` (of the
-    predicted class, maximum 1) have the shape of the image. `mask_agreement` is the
-    mean Dice of each network's mask with the ensemble's, None for one network.
-    `ood_scores` has the mean over networks of each of `OOD_SCORES`.
-    """
+    """Prediction for one image, by the networks that held out `model_folds`."""
 
     image: InputImage
     model_folds: tuple[int, ...]
-    probabilities: np.ndarray
-    probability_std: np.ndarray
-    mask: np.ndarray
-    gradcam: np.ndarray
-    mask_agreement: float | None
-    ood_scores: dict[str, float]
+    probabilities: np.ndarray  # (3,), mean over networks and views: slice, mirror image
+    probability_std: np.ndarray  # (3,), over networks and views
+    mask: np.ndarray  # (rows, columns) of the image, bool
+    gradcam: np.ndarray  # of the predicted class, like the mask, maximum 1
+    mask_agreement: float | None  # mean Dice of networks with the ensemble, if several
+    ood_scores: dict[str, float]  # mean over networks of each of OOD_SCORES
     n_models_trained_on_patient: int = 0
 
     @property
@@ -53,32 +48,15 @@ class Prediction:
         return int(self.probabilities.argmax()) + 1
 
     @property
-    def box(self):
-        """(top, left, bottom, right) of the mask, ends exclusive; None if empty."""
-        if not self.mask.any():
-            return None
-        rows = np.flatnonzero(self.mask.any(axis=1))
-        columns = np.flatnonzero(self.mask.any(axis=0))
-        edges = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
-        return tuple(map(int, edges))
-
-    @property
-    def area_mm2(self):
-        """Area of the mask; None if the image has no pixel spacing."""
-        spacing = self.image.spacing_mm
-        return None if spacing is None else float(self.mask.sum() * np.prod(spacing))
-
-    @property
     def warnings(self):
         """Reasons why the prediction is unreliable, as a list of clauses."""
-        warnings, spacing = [], self.image.spacing_mm
+        warnings, (height, width) = [], self.image.spacing_mm or (1, 1)
         if self.image.is_color:
             warnings.append("it is a color image; MR slices are gray")
         for name, text in OOD_SCORES.items():
             if not self.ood_scores[name] <= 1:  # NaN is a warning too
                 warnings.append(text)
-        if spacing and max(spacing) > 1.1 * min(spacing):
-            height, width = spacing
+        if max(height, width) > 1.1 * min(height, width):
             warnings.append(f"its pixels are not square: {height:.2f} x {width:.2f} mm")
         if n_models := self.n_models_trained_on_patient:
             text = "networks were trained on this patient; use --held-out"
@@ -87,171 +65,113 @@ class Prediction:
 
 
 class Predictor:
-    """The published networks of some folds, loaded once.
-
-    Raises DatasetError if a network or its OOD reference is missing, damaged, or of
-    another network.
-    """
+    """The published networks of some folds, loaded once, with their OOD references."""
 
     def __init__(self, folds=FOLDS, directory="models"):
         self.folds = tuple(folds)
         paths = [ROOT / directory / f"fold-{fold}.keras" for fold in self.folds]
-        self.references = [_load_ood_reference(path) for path in paths]
         networks = [load_network(path) for path in paths]
-        # A single network predicts as in the published evaluation. An ensemble has
-        # enough views without zooms.
+        self.references = [_load_ood_reference(path) for path in paths]
+        # one network predicts as in its evaluation; several have enough views
         zooms = ZOOMS if len(networks) == 1 else (1.0,)
         self.model = build_prediction_model(networks, IMAGE_SIZE, zooms)
 
-    def predict(self, images):
-        """Predict a list of InputImage; returns a list of Prediction."""
-        slices = [preprocess_slice(image.square_pixels, IMAGE_SIZE) for image in images]
-        outputs = self.model.predict_on_batch(to_network_input(np.stack(slices)))
-        return [
-            self._make_prediction(image, {name: outputs[name][n] for name in outputs})
-            for n, image in enumerate(images)
-        ]
-
-    def _make_prediction(self, image, outputs):
-        size = max(image.pixels.shape)
+    def predict(self, image):
+        """Predict an InputImage; returns a Prediction."""
+        size, fold = max(image.pixels.shape), load_held_out_folds().get(image.patient)
+        x = preprocess_slice(image.square_pixels, IMAGE_SIZE)
+        outputs = self.model.predict_on_batch(to_network_input(x[np.newaxis]))
+        outputs = {name: values[0] for name, values in outputs.items()}
         probabilities = outputs["classify"].mean(axis=(0, 1))
         gradcam = Image.fromarray(outputs["gradcam"][..., probabilities.argmax()])
         gradcam = np.asarray(gradcam.resize((size, size), Image.BILINEAR))
         gradcam = image.crop_to_image(gradcam)
+        mask = threshold_by_expected_dice(outputs["segment"], size)
         maps = outputs["head_maps"]
+        mean_mask = threshold_by_expected_dice(maps.mean(axis=0), maps.shape[1])
         masks = [threshold_by_expected_dice(m, len(m)) for m in maps]
-        agreement = None
-        if len(maps) > 1:
-            mean_mask = threshold_by_expected_dice(maps.mean(axis=0), maps.shape[1])
-            agreement = float(np.mean([compute_dice(mean_mask, m) for m in masks]))
+        agreement = np.mean([compute_dice(mean_mask, m) for m in masks])
         dice = [expected_dice(*pair) for pair in zip(maps, masks, strict=True)]
-        fold = find_held_out_fold(image.patient)
+        inputs = zip(self.references, outputs["features"], dice, strict=True)
+        thumbnail = outputs["thumbnail"]
+        scores = [compute_ood_scores(r, thumbnail, *pair) for r, *pair in inputs]
+        scores = np.mean(scores, axis=0).round(3).tolist()
         return Prediction(
             image=image,
             model_folds=self.folds,
             probabilities=probabilities,
             probability_std=outputs["classify"].std(axis=(0, 1)),
-            mask=image.crop_to_image(
-                threshold_by_expected_dice(outputs["segment"], size)
-            ),
+            mask=image.crop_to_image(mask),
             gradcam=gradcam / max(gradcam.max(), 1e-9),
-            mask_agreement=agreement,
-            ood_scores=self._score_ood(outputs, np.array(dice)),
-            n_models_trained_on_patient=(
-                0 if fold is None else sum(other != fold for other in self.folds)
-            ),
+            mask_agreement=round(float(agreement), 4) if len(maps) > 1 else None,
+            ood_scores=dict(zip(OOD_SCORES, scores, strict=True)),
+            n_models_trained_on_patient=sum(fold not in (None, f) for f in self.folds),
         )
 
-    def _score_ood(self, outputs, dice):
-        scores = [
-            compute_ood_scores(
-                reference,
-                outputs["thumbnail"][None],
-                outputs["features"][n : n + 1],
-                dice[n : n + 1],
-            )
-            for n, reference in enumerate(self.references)
-        ]
-        means = np.concatenate(scores).mean(axis=0).round(3).tolist()
-        return dict(zip(OOD_SCORES, means, strict=True))
 
-
-def predict_files(paths, slice_number=None, held_out=False, batch_size=16):
+def predict_files(paths, slice_number=None, held_out=False):
     """Yield (path, Prediction) of image files, with a progress bar.
 
     For a file that cannot be used the second is a DatasetError. With `held_out` a
     figshare slice is predicted only by the network whose training excluded its
     patient; other files cannot be used then.
     """
-    paths, predictors = list(dict.fromkeys(paths)), {}
-    with tqdm(total=len(paths), unit=" images", disable=len(paths) == 1) as bar:
-        for start in range(0, len(paths), batch_size):
-            results, groups = {}, {}
-            for path in paths[start : start + batch_size]:
-                try:
-                    results[path] = image = read_image(path, slice_number)
-                    folds = _held_out_folds(path, image) if held_out else FOLDS
-                    groups.setdefault(folds, []).append(path)
-                except DatasetError as error:
-                    results[path] = error
-            for folds, group in groups.items():
-                if folds not in predictors:
-                    predictors[folds] = Predictor(folds)
-                predictions = predictors[folds].predict([results[p] for p in group])
-                results |= zip(group, predictions, strict=True)
-            for item in results.items():
-                bar.update()
-                yield item
-
-
-def _held_out_folds(path, image):
-    fold = find_held_out_fold(image.patient)
-    if fold is None:
-        message = "got no patient of the dataset, expected a .mat file of figshare"
-        raise DatasetError(f"{path}: {message}. Leave out --held-out.")
-    return (fold,)
-
-
-def find_held_out_fold(pid):
-    """Return the fold whose test set has the patient, or None for other patients."""
-    return _patient_folds().get(pid)
+    load_predictor = cache(Predictor)
+    for path in tqdm(paths, unit=" images", disable=len(paths) == 1):
+        try:
+            image, folds = read_image(path, slice_number), FOLDS
+            if held_out:
+                folds = (load_held_out_folds().get(image.patient),)
+                got, expected = "no patient of the dataset", "a .mat file of figshare"
+                require(folds[0], path, got, expected, "Leave out --held-out")
+        except DatasetError as error:
+            yield path, error
+        else:
+            yield path, load_predictor(folds).predict(image)
 
 
 @cache
-def _patient_folds():
+def load_held_out_folds():
+    """Return {patient: the fold whose test set has the patient} of `PUBLISHED`."""
     table, _ = load_predictions(PUBLISHED, "classify")
     return dict(zip(table["pid"], table["fold"].tolist(), strict=True))
 
 
-def load_network(path):
-    """Load a .keras file, without compiling it or running code that it contains.
-
-    Raises DatasetError if the file is missing or damaged, or holds code: a Lambda
-    layer, a class or function from elsewhere, a pickle.
-    """
+@contextmanager
+def _report_damage(path, expected):
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises half a dozen types
+        yield
+    except Exception as error:  # Keras and NumPy raise half a dozen types
         raise DatasetError(
-            f"{path}: got no network that loads safely ({shorten(error)}), expected a "
-            ".keras file without code. Restore it (`git checkout`) or train it again."
+            f"{path}: cannot be loaded ({shorten(error)}), expected {expected}. "
+            "Restore it (`git checkout`) or train it again."
         ) from None
 
 
-def load_networks(run, task, folds):
-    """Load the networks of some folds of a task from a run below the project."""
-    directory = ROOT / run / task
-    return [load_network(directory / f"fold-{fold}" / "model.keras") for fold in folds]
+def load_network(path):
+    """Load a .keras file without compiling it; code in it raises DatasetError."""
+    with _report_damage(path, "a .keras file without code"):
+        return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
 def _load_ood_reference(network_path):
     path = network_path.with_suffix(".npz")
-    try:
+    with _report_damage(path, f"the OOD reference of {network_path.name}"):
         with np.load(path, allow_pickle=False) as file:
             reference = dict(file)
-        digest = str(reference["network"])
-    except Exception as error:  # NumPy raises half a dozen types
-        raise DatasetError(
-            f"{path}: got no readable arrays ({shorten(error)}), expected the OOD "
-            f"reference of {network_path.name}. Restore it: `git checkout models`."
-        ) from None
-    if network_path.exists() and digest != sha256(network_path):
-        raise DatasetError(
-            f"{path}: got the OOD reference of another network, expected that of "
-            f"{network_path.name}. Restore both: `git checkout models`."
-        )
-    return reference
+        if reference["network"] != sha256(network_path):
+            raise ValueError("that of another network")
+        return reference
 
 
 def build_prediction_model(networks, image_size, zooms=(1.0,)):
     """Join networks of `build_joint` into one model with all outputs of a Prediction.
 
-    It takes slices (n, image_size, image_size, 1) in [0, 1]. Its outputs are, by name:
-    classify (n, n_networks, 2, 3), for slice and mirror image; segment (n, image_size,
-    image_size), mean over networks, views and zooms; head_maps (n, n_networks,
-    crop_size, crop_size), each network's map of the head; features (n, n_networks,
-    256); thumbnail (n, 256), the head at 16 x 16 pixels; gradcam (n, image_size,
-    image_size, 3), mean over networks and views, for each class.
+    It takes slices (n, side, side, 1) in [0, 1], with `image_size` as side. Its outputs
+    are classify (n, n_networks, 2, 3), of slice and mirror image; segment (n, side,
+    side) and, by class, gradcam (n, side, side, 3), means over networks and views, of
+    segment over zooms, too; head_maps (n, n_networks, crop_size, crop_size);
+    features (n, n_networks, 256); thumbnail (n, 256), the head at 16 x 16 pixels.
     """
     crop_size = networks[0].input_shape[1]
     networks = [_add_outputs(network) for network in networks]
@@ -261,12 +181,13 @@ def build_prediction_model(networks, image_size, zooms=(1.0,)):
         box = head_crop.scale_box(head, zoom)
         crop = head_crop.crop_and_resize(image, box, crop_size)
         views = [_predict_views(network, crop) for network in networks]
-        mean_map = ops.mean(ops.stack([view["segment"] for view in views]), axis=0)
+        views = {k: ops.stack([v[k] for v in views], axis=1) for k in views[0]}
+        mean_map = ops.mean(views["segment"], axis=1)
         segment.append(head_crop.paste_back(mean_map, box, image_size))
         if zoom == 1.0:
+            outputs = views
             thumbnail = ops.average_pool(crop, crop_size // THUMBNAIL_SIZE)
-            outputs = {k: ops.stack([v[k] for v in views], axis=1) for k in views[0]}
-    gradcam = ops.mean(outputs.pop("gradcam"), axis=1)
+    gradcam = ops.mean(outputs["gradcam"], axis=1)
     gradcam = ops.image.resize(gradcam, (crop_size, crop_size))
     outputs |= {
         "head_maps": outputs["segment"][..., 0],
@@ -287,13 +208,9 @@ def _add_outputs(network):
     maps = network.get_layer("coarse_features").output
     kernel = network.get_layer("classify").get_weights()[0]
     kernel = kernel.reshape(2, maps.shape[-1], len(LABELS)).sum(axis=0)
-    gradcam = layers.Dense(len(LABELS), activation="relu", use_bias=False)
-    outputs = {
-        **network.output,
-        "features": network.get_layer("pooled_features").output,
-        "gradcam": gradcam(maps),
-    }
-    gradcam.set_weights([kernel])
+    features = network.get_layer("pooled_features").output
+    gradcam = ops.relu(ops.matmul(maps, kernel))
+    outputs = network.output | {"features": features, "gradcam": gradcam}
     return keras.Model(network.input, outputs)
 
 

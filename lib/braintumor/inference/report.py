@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_erosion
+from skimage.measure import regionprops
 
 from braintumor.core.files import atomic_write
 from braintumor.core.templates import render
@@ -20,9 +21,10 @@ NOTICE = (
     "about a person."
 )
 MAX_STEM = 180  # bytes; a file name has at most 255
-ROW = "{:28} {:16} {:>11} {:>7} {:>9} {:>7}  {}"
-COLUMNS = "image,predicted class,probability,std,area (px),mm2,box and warnings"
-HEADER = ROW.format(*COLUMNS.split(","))
+HEADER = (
+    f"{'image':28} {'predicted class':16} probability     std area (px)     mm2  "
+    "box and warnings"
+)
 
 
 def gray_image(prediction):
@@ -31,66 +33,60 @@ def gray_image(prediction):
     return prediction.image.crop_to_image(preprocess_slice(square, len(square)))
 
 
-def mask_overlay(prediction, opacity=0.35):
+def mask_overlay(prediction):
     """Return the image with mask and outline in blue: uint8 (rows, columns, 3)."""
-    mask = prediction.mask
-    color = np.array(matplotlib.colors.to_rgb(TRUE_POSITIVE)) * 255
-    overlay = np.repeat(gray_image(prediction)[..., None], 3, axis=2).astype(float)
-    overlay[mask] += opacity * (color - overlay[mask])
-    line_width = max(1, len(mask) // 256)
-    overlay[mask & ~binary_erosion(mask, iterations=line_width)] = color
-    return overlay.astype(np.uint8)
+    mask, color = prediction.mask, matplotlib.colors.to_rgb(TRUE_POSITIVE)
+    inside = binary_erosion(mask, iterations=max(1, len(mask) // 256))
+    return _blend(prediction, color, np.where(inside, 0.35, mask))
 
 
-def gradcam_overlay(prediction, opacity=0.5):
+def gradcam_overlay(prediction):
     """Return the image under its Grad-CAM map: uint8 (rows, columns, 3)."""
-    colors = matplotlib.colormaps["magma"](prediction.gradcam)[..., :3] * 255
-    alpha = opacity * prediction.gradcam[..., None]
-    gray = gray_image(prediction)[..., None]
-    return ((1 - alpha) * gray + alpha * colors).astype(np.uint8)
+    colors = matplotlib.colormaps["magma"](prediction.gradcam)[..., :3]
+    return _blend(prediction, colors, 0.5 * prediction.gradcam)
+
+
+def _blend(prediction, colors, opacity):
+    gray, opacity = gray_image(prediction)[..., None], opacity[..., None]
+    return (gray + opacity * (np.multiply(colors, 255) - gray)).astype(np.uint8)
 
 
 def encode_png(image):
     """Encode a uint8 image, gray or RGB, as a PNG data URL."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
+    Image.fromarray(image).save(buffer := io.BytesIO(), format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def to_dict(prediction):
-    """Convert a prediction to a dict of JSON types."""
-    area, agreement = prediction.area_mm2, prediction.mask_agreement
+    """Convert a prediction to a dict of JSON types; the box's ends are exclusive."""
+    image, mask = prediction.image, prediction.mask
+    spacing, regions = image.spacing_mm, regionprops(mask.astype(np.uint8))
     std = float(prediction.probability_std[prediction.label - 1])
     probabilities = prediction.probabilities.astype(float).round(4).tolist()
     return {
-        "image": prediction.image.name,
+        "image": image.name,
         "predicted_class": LABELS[prediction.label],
         "probabilities": dict(zip(LABELS.values(), probabilities, strict=True)),
         "probability_std": round(std, 4),
-        "area_pixels": int(prediction.mask.sum()),
-        "area_mm2": None if area is None else round(area, 1),
-        "box": prediction.box,
-        "mask_agreement": None if agreement is None else round(agreement, 4),
+        "area_pixels": int(mask.sum()),
+        "area_mm2": round(float(mask.sum() * np.prod(spacing)), 1) if spacing else None,
+        "box": regions[0].bbox if regions else None,  # top, left, bottom, right
+        "mask_agreement": prediction.mask_agreement,
         "ood_scores": prediction.ood_scores,
         "warnings": prediction.warnings,
         "model_folds": list(prediction.model_folds),
-        "true_class": LABELS.get(prediction.image.label),
+        "true_class": LABELS.get(image.label),
     }
 
 
-def format_row(prediction):
-    """Format a prediction as a row under `HEADER`."""
-    index, area = prediction.label - 1, prediction.area_mm2
-    warnings = "".join(f"; WARNING: {text}" for text in prediction.warnings)
-    return ROW.format(
-        prediction.image.name,
-        LABELS[prediction.label],
-        f"{prediction.probabilities[index]:.3f}",
-        f"{prediction.probability_std[index]:.3f}",
-        f"{prediction.mask.sum():,}",
-        "-" if area is None else f"{area:.0f}",
-        f"{prediction.box or 'empty mask'}{warnings}",
-    )
+def format_row(result):
+    """Format a prediction, as a dict of `to_dict`, as a row under `HEADER`."""
+    name, area = result["predicted_class"], result["area_mm2"]
+    row = f"{result['image']:28} {name:16} {result['probabilities'][name]:11.3f} "
+    row += f"{result['probability_std']:7.3f} {result['area_pixels']:9,} "
+    row += f"{'-' if area is None else format(area, '.0f'):>7}  "
+    warnings = [f"WARNING: {text}" for text in result["warnings"]]
+    return row + "; ".join([str(result["box"] or "empty mask"), *warnings])
 
 
 def render_report(prediction):
@@ -118,13 +114,12 @@ def write_report(prediction, directory, stem):
 
 def unique_stems(paths):
     """Return {path: file name}; equal names get a number, long names are cut."""
-    stems, used = {}, set()
+    stems = {}
     for path in paths:
         name = os.fsencode(path.name)[:MAX_STEM].decode(errors="ignore")
         stem, number = name, 1
-        while stem in used:
+        while stem in stems:
             number += 1
             stem = f"{name}-{number}"
-        used.add(stem)
-        stems[path] = stem
-    return stems
+        stems[stem] = path
+    return {path: stem for stem, path in stems.items()}
