@@ -16,7 +16,7 @@ def test_message_is_one_short_line_without_control_characters():
 
 @pytest.mark.parametrize(
     "error",
-    [DatasetError("1.mat", [("1.mat", "label")]), AmbiguousSliceError("1.tif", 3)],
+    [DatasetError("1.mat"), AmbiguousSliceError("1.tif", 3)],
 )
 def test_errors_survive_the_way_between_processes(error):
     copy = pickle.loads(pickle.dumps(error))

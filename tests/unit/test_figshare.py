@@ -46,10 +46,8 @@ def test_slice_is_upright_as_it_was_written(tmp_path):
 )
 def test_broken_field_is_named(tmp_path, field, value):
     path = write_sample(tmp_path / "7.mat", fields={field: value})
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DatasetError, match=f"^{path}: {field}: [^;]*$"):
         read_mat(path)
-    ((source, problem),) = caught.value.problems
-    assert source == str(path) and problem.startswith(f"{field}: ")
 
 
 def test_image_that_is_not_square_is_padded(tmp_path):

@@ -4,14 +4,10 @@ import textwrap
 
 
 class DatasetError(ValueError):
-    """Data are not as expected; the message names file, field and remedy.
+    """Data are not as expected; the message names file, field and remedy."""
 
-    `problems` lists (file, problem) where a reader found several.
-    """
-
-    def __init__(self, message, problems=()):
+    def __init__(self, message):
         super().__init__(printable(message))
-        self.problems = list(problems)
 
 
 class AmbiguousSliceError(DatasetError):

@@ -33,7 +33,7 @@ MAT_FIELDS = {  # attribute of a Slice: field of the struct cjdata, and its conv
 
 
 def _check_image(image):
-    if image.ndim != 2 or min(image.shape) < 16 or max(image.shape) > MAX_SIDE:
+    if image.ndim != 2 or not 16 <= min(image.shape) <= max(image.shape) <= MAX_SIDE:
         raise ValueError(f"got shape {image.shape}, expected 16 to {MAX_SIDE} pixels")
     if problem := find_intensity_problem(image):
         raise ValueError(problem)
@@ -99,9 +99,8 @@ def make_slice(source, names, **values):
     try:
         return Slice(**values)
     except pydantic.ValidationError as error:
-        texts = [describe_problem(problem, names) for problem in error.errors()]
-    problems = [(str(source), text) for text in texts]
-    raise DatasetError(f"{source}: {'; '.join(texts)}", problems)
+        problems = [describe_problem(problem, names) for problem in error.errors()]
+        raise DatasetError(f"{source}: {'; '.join(problems)}") from None
 
 
 def read_mat(path):

@@ -118,34 +118,33 @@ def check_folder(directory, n_jobs=None, progress=True):
     Returns a dict: found (readable slices per class name), missing (file numbers that
     only cvind.mat has), notes (list of str), problems (list of (file, problem)).
     """
-    directory, sources, rows = Path(directory), find_slices(directory), []
-    report = {"found": {}, "missing": [], "notes": [], "problems": []}
-    results = map_slices(_check_slice, sources, n_jobs, "checking", progress)
-    for row, problems in results:
-        rows += row
-        report["problems"] += problems
+    directory, sources, missing = Path(directory), find_slices(directory), []
+    results = list(map_slices(_check_slice, sources, n_jobs, "checking", progress))
+    errors = [result for result in results if isinstance(result, DatasetError)]
+    rows = [result for result in results if isinstance(result, tuple)]
     table = pd.DataFrame(rows, columns=["file", "pid", "label", "fold"])
-    for label, name in LABELS.items():
-        report["found"][name] = int(table["label"].eq(label).sum())
     try:
         _, kind = find_folds(directory, table)
     except DatasetError as error:
-        report["problems"].append((str(directory), str(error)))
-        return report
-    if kind == "made":
-        report["notes"].append("there are no folds: they will group families")
+        errors.append(error)
+        kind = None
     if kind == "cvind":
         files = range(1, len(read_cvind(directory)) + 1)
-        report["missing"] = sorted(set(files).difference(s.file for s in sources))
-    return report
+        missing = sorted(set(files).difference(source.file for source in sources))
+    return {
+        "found": {name: int(table["label"].eq(k).sum()) for k, name in LABELS.items()},
+        "missing": missing,
+        "notes": ["no folds are given: families are grouped"] if kind == "made" else [],
+        "problems": [tuple(str(error).split(": ", 1)) for error in errors],
+    }
 
 
 def _check_slice(source):
     try:
         item = read_slice(source)
     except DatasetError as error:
-        return [], error.problems or [(str(source.path), str(error))]
-    return [(item.file, item.pid, item.label, item.fold)], []
+        return error
+    return item.file, item.pid, item.label, item.fold
 
 
 def find_folds(directory, table):

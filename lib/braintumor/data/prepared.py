@@ -31,10 +31,8 @@ FORMAT_VERSION = 2  # raise it when the same slices would be prepared differentl
 class PreparedData:
     """Slices as uint8 memory maps (n, side, side); masks are 0 or 1.
 
-    `index` has one row per slice: file, pid, family, label, plane, fold, size (native
-    side in pixels), spacing_mm, spacing_assumed, tumor_area (native pixels), border
-    (flat x1 y1 x2 y2 ...), mask_bits (compressed native mask). `info` has kind, digest,
-    size, percentiles, slices, folds, source, fingerprint.
+    `index` has one row per slice. Its size, tumor_area, border (x1 y1 x2 y2 ...) and
+    mask_bits (compressed mask) are those of the native slice, in pixels.
     """
 
     index: pd.DataFrame
