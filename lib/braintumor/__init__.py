@@ -1,6 +1,6 @@
-"""What the notebooks of the brain tumor study share. Import the modules, there is nothing here."""
+"""Classify and segment brain tumors on MR slices: import the modules."""
 
 import os
 
-# TensorFlow greets with a dozen lines on standard error; its errors reach Python as exceptions anyway.
+# TensorFlow logs a dozen lines at its start; errors reach Python as exceptions anyway
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

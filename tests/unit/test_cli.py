@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from functools import cache
@@ -12,6 +13,7 @@ from PIL import Image
 from samples import write_patients
 
 from braintumor import cli
+from braintumor.core.files import ROOT
 from braintumor.data import prepared
 from braintumor.data.labels import LABELS
 from braintumor.data.preprocessing import PERCENTILES
@@ -82,8 +84,7 @@ def test_volume_needs_the_option_slice(tmp_path, capsys):
     pages[0].save(tmp_path / "volume.tif", save_all=True, append_images=pages[1:])
     code, _, errors = run_json(capsys, tmp_path / "volume.tif")
     assert code == 1
-    assert "volume.tif" in errors
-    assert "--slice" in errors
+    assert re.search(r"volume\.tif.*--slice", errors)
 
 
 @pytest.mark.parametrize("place", ["out", "-n.mat", "-n.mat/out"])
@@ -137,22 +138,15 @@ def test_app_runs_the_server_of_the_project(monkeypatch, capsys):
     commands = []
     monkeypatch.setattr(os, "execv", lambda *command: commands.append(command))
     cli.main(["app", "--data", "slices", "--port", "9000"])
-    ((program, arguments),) = commands
-    assert program == sys.executable
-    assert arguments[1].endswith("app/serve.py")
-    assert arguments[2:] == ["slices", "9000"]
+    server = str(ROOT / "app/serve.py")
+    assert commands == [(sys.executable, [sys.executable, server, "slices", "9000"])]
     assert cli.main(["app", "--port", "99999"]) == 1
     assert "--port" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_is_one_line_and_exit_code_130(monkeypatch, capsys, number):
-    old = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(cli, "_check", lambda args: os.kill(os.getpid(), number))
-    try:
-        assert cli.main(["data", "check", "x"]) == 130
-    finally:
-        for n, handler in old.items():
-            signal.signal(n, handler)
+    assert cli.main(["data", "check", "x"]) == 130
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -8,38 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from samples import make_prediction
 
 from braintumor.inference import report
 from braintumor.inference.formats import InputImage
 from braintumor.inference.ood import OOD_SCORES
-from braintumor.inference.predictor import Prediction
 
 PIXELS = np.add.outer(np.arange(40), np.arange(48)).astype(np.uint8)
 
 
 @pytest.fixture
 def prediction():
-    mask = np.zeros(PIXELS.shape, bool)
-    mask[4:10, 5:12] = True
-    return Prediction(
-        image=InputImage("slice.png", PIXELS, spacing_mm=(0.5, 0.5)),
-        model_folds=(1, 2, 3, 4, 5),
-        probabilities=np.array([0.1, 0.7, 0.2], np.float32),
-        probability_std=np.array([0.01, 0.02, 0.03], np.float32),
-        mask=mask,
-        gradcam=mask.astype(np.float32),
-        mask_agreement=0.91,
-        ood_scores=dict.fromkeys(OOD_SCORES, 0.5),
-    )
+    return make_prediction(InputImage("slice.png", PIXELS, spacing_mm=(0.5, 0.5)))
 
 
-def test_prediction_without_spacing_or_mask_has_no_area_or_box(prediction):
-    image = InputImage("slice.png", PIXELS)
-    empty = replace(prediction, image=image, mask=np.zeros(PIXELS.shape, bool))
-    result = report.to_dict(empty)
+def test_prediction_without_spacing_or_mask_has_no_area_or_box():
+    empty = np.zeros(PIXELS.shape, bool)
+    prediction = make_prediction(InputImage("slice.png", PIXELS), mask=empty)
+    result = report.to_dict(prediction)
     assert (result["area_pixels"], result["area_mm2"], result["box"]) == (0, None, None)
     assert "empty mask" in report.format_row(result)
-    assert "the mask is empty" in report.render_report(empty)
+    assert "the mask is empty" in report.render_report(prediction)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +42,11 @@ def test_prediction_without_spacing_or_mask_has_no_area_or_box(prediction):
     ],
     ids=["color", "spacing", "trained", "ood", "nan"],
 )
-def test_unreliable_predictions_have_a_warning_everywhere(
-    prediction, changes, expected
-):
+def test_unreliable_prediction_has_a_warning_everywhere(prediction, changes, expected):
     prediction = replace(prediction, **changes)
-    assert expected in prediction.warnings[0]
-    assert f"WARNING: {prediction.warnings[0]}" in report.format_row(
-        report.to_dict(prediction)
-    )
+    (warning, *_) = prediction.warnings
+    assert expected in warning
+    assert f"WARNING: {warning}" in report.format_row(report.to_dict(prediction))
     page = report.render_report(prediction)
     assert page.index("This prediction is unreliable") < page.index("Predicted class")
 
@@ -94,18 +80,15 @@ def test_overlays_have_the_shape_of_the_image(prediction):
 
 def test_page_needs_no_other_file_and_escapes_names(prediction):
     image = replace(prediction.image, name="<script>x</script>.png")
-    page = report.render_report(replace(prediction, image=image))
+    single = replace(prediction, image=image, model_folds=(3,), mask_agreement=None)
+    page = report.render_report(single)
+    assert "the network of fold 3" in page
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert report.NOTICE in page
     sources = re.findall(r"(?:src|href)=\"([^\"]+)", page)
     assert len(sources) == 3
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-
-
-def test_report_of_a_single_network_names_its_fold(prediction):
-    single = replace(prediction, model_folds=(3,), mask_agreement=None)
-    assert "the network of fold 3" in report.render_report(single)
 
 
 def test_files_are_written_with_the_mask_at_native_size(prediction, tmp_path):

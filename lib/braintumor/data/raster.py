@@ -21,7 +21,7 @@ PIL.Image.MAX_IMAGE_PIXELS = MAX_SIDE**2  # also for images inside DICOM files
 
 
 @contextmanager
-def file_errors(path):
+def file_errors(path, remedy="Export or download it again"):
     """Raise any exception of the block as a DatasetError that names `path`."""
     prefix = printable(f"{path}: ")
     try:
@@ -35,7 +35,7 @@ def file_errors(path):
     except Exception as error:  # libraries raise a dozen types on damaged files
         raise DatasetError(
             f"{path}: cannot be read ({shorten(error)}), may be damaged or incomplete. "
-            "Export or download it again."
+            f"{remedy}."
         ) from None
 
 

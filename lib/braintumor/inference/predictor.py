@@ -1,6 +1,5 @@
 """Inference with the published networks: class, mask, uncertainty, Grad-CAM, OOD."""
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,11 +9,11 @@ from keras import layers, ops
 from PIL import Image
 from tqdm import tqdm
 
-from braintumor.core.errors import DatasetError, shorten
+from braintumor.core.errors import DatasetError
 from braintumor.core.files import ROOT, sha256
 from braintumor.data.labels import LABELS
 from braintumor.data.preprocessing import preprocess_slice, to_network_input
-from braintumor.data.raster import require
+from braintumor.data.raster import file_errors, require
 from braintumor.data.splits import FOLDS
 from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dice
 from braintumor.evaluation.metrics import compute_dice
@@ -25,6 +24,7 @@ from braintumor.models import head_crop
 from braintumor.models.joint import ZOOMS
 
 PUBLISHED = "results/published/full"  # the run of the networks in models/
+RESTORE = "Restore it (`git checkout models`) or train it again"
 IMAGE_SIZE = 256  # pixels per side of the slice that the head is cropped from
 
 
@@ -137,30 +137,19 @@ def load_held_out_folds():
     return dict(zip(table["pid"], table["fold"].tolist(), strict=True))
 
 
-@contextmanager
-def _report_damage(path, expected):
-    try:
-        yield
-    except Exception as error:  # Keras and NumPy raise half a dozen types
-        raise DatasetError(
-            f"{path}: cannot be loaded ({shorten(error)}), expected {expected}. "
-            "Restore it (`git checkout`) or train it again."
-        ) from None
-
-
 def load_network(path):
     """Load a .keras file without compiling it; code in it raises DatasetError."""
-    with _report_damage(path, "a .keras file without code"):
+    with file_errors(path, RESTORE):
         return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
 def _load_ood_reference(network_path):
     path = network_path.with_suffix(".npz")
-    with _report_damage(path, f"the OOD reference of {network_path.name}"):
+    with file_errors(path, RESTORE):
         with np.load(path, allow_pickle=False) as file:
             reference = dict(file)
         if reference["network"] != sha256(network_path):
-            raise ValueError("that of another network")
+            raise ValueError(f"OOD reference of another network than {network_path}")
         return reference
 
 
