@@ -225,6 +225,12 @@ def test_relative_path_is_of_the_current_folder_then_of_the_project(root, monkey
     assert resolve_data("yours") == root / "yours"
 
 
+def test_missing_folder_is_named_and_leaves_no_files(root):
+    with pytest.raises(DatasetError, match="mistyped"):
+        open_data("mistyped", 16)
+    assert not list(root.iterdir())
+
+
 def test_slice_is_read_by_its_number(root):
     write_patients(root / "mine")
     item = read_slice_by_number("mine", 21)

@@ -191,13 +191,17 @@ def open_data(data, image_size, percentiles=PERCENTILES):
 
 
 def _find_or_generate(data):
-    from braintumor.data.phantom import write_phantom  # SciPy starts slowly
-
     directory = resolve_data(data)
     if directory == resolve_data("phantom"):
+        from braintumor.data.phantom import write_phantom  # SciPy starts slowly
+
         with directory_lock(directory):  # another process may be generating it
             if not directory.exists():
                 write_phantom(directory)
+    if not directory.is_dir():
+        raise DatasetError(
+            f"{directory}: got no folder, expected a folder of slices. Check the name."
+        )
     return directory
 
 
