@@ -186,3 +186,15 @@ def test_odd_values_are_read_silently(path, capfd, caplog):
     path.write_bytes(content.replace(b"CS\x02\x00MR", b"CS\x02\x00m!"))
     read_image(path)
     assert capfd.readouterr() == ("", "") and not caplog.records
+
+
+@pytest.mark.parametrize("start", [128 + 4, None], ids=["meta", "dataset"])
+def test_file_without_preamble_is_read(path, start):
+    dataset = make_dicom(GRAY)
+    content = save_dicom(path, dataset).read_bytes()
+    if start is None:  # neither preamble nor file meta
+        del dataset.file_meta
+        dataset.save_as(path, implicit_vr=False, little_endian=True)
+    else:
+        path.write_bytes(content[start:])
+    assert read_image(path).pixels.shape == GRAY.shape

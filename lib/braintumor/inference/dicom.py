@@ -7,7 +7,12 @@ import numpy as np
 import PIL.Image
 import pydicom
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGTransferSyntaxes
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGTransferSyntaxes,
+)
 
 from braintumor.core.errors import shorten
 from braintumor.core.files import memory_map
@@ -27,7 +32,11 @@ def read_dicom(path, slice_number=None):
     """Return pixels, spacing_mm (or None) and is_color of one upright frame."""
     with memory_map(path) as content:
         _refuse_deflated(content)
-        dataset = pydicom.dcmread(content)
+        dataset = pydicom.dcmread(content, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:  # no preamble: not compressed
+            is_implicit = dataset.original_encoding[0]
+            syntax = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+            dataset.file_meta.TransferSyntaxUID = syntax
         n_frames = _check_image(dataset)
         frame = raster.select_slice(n_frames, "frame", slice_number)
         if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes:
@@ -47,17 +56,18 @@ def read_dicom(path, slice_number=None):
 
 def _refuse_deflated(content):
     """Refuse a deflated file, which pydicom would inflate to whatever size."""
-    read_preamble(content, force=False)
+    read_preamble(content, force=True)
     meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
-    syntax, remedy = meta.TransferSyntaxUID, "Export it without compression"
-    is_other = syntax != DeflatedExplicitVRLittleEndian
-    raster.require(is_other, "transfer syntax", syntax.name, "other", remedy)
+    is_other = meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian
+    remedy = "Export it without compression"
+    raster.require(is_other, "transfer syntax", "deflated", "another one", remedy)
     content.seek(0)
 
 
 def _check_image(dataset):
     """Return the number of frames of a gray or color image within the limits."""
-    kind, remedy = shorten(dataset.SOPClassUID.name), "Give the file of a slice"
+    kind = shorten(getattr(dataset.get("SOPClassUID"), "name", "none"))
+    remedy = "Give the file of a slice"
     raster.require("Rows" in dataset, "SOPClassUID", kind, "an MR image", remedy)
     raster.check_size(dataset.Rows, dataset.Columns)
     what, remedy = "PhotometricInterpretation", "Export it in gray"

@@ -111,7 +111,8 @@ def _find_reader(path):
         head = file.read(1024)
     if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520]):  # MATLAB's own 512 bytes
         return read_mat
-    if head[128:132] == b"DICM":  # before TIFF, which a preamble may imitate
+    # before TIFF, which a preamble may imitate; without one, group 2 or 8 is first
+    if head[128:132] == b"DICM" or head.startswith((b"\x02\x00", b"\x08\x00")):
         return read_dicom
     if head.startswith(RASTER_MAGIC):
         return _read_raster
