@@ -58,9 +58,10 @@ def _refuse_deflated(content):
     """Refuse a deflated file, which pydicom would inflate to whatever size."""
     read_preamble(content, force=True)
     meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
-    is_other = meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian
-    remedy = "Export it without compression"
-    raster.require(is_other, "transfer syntax", "deflated", "another one", remedy)
+    syntax, remedy = meta.get("TransferSyntaxUID"), "Export it without compression"
+    is_other = syntax != DeflatedExplicitVRLittleEndian
+    got = DeflatedExplicitVRLittleEndian.name
+    raster.require(is_other, "transfer syntax", got, "another one", remedy)
     content.seek(0)
 
 
