@@ -71,23 +71,23 @@ def test_spacing_is_published_at_512_pixels_and_assumed_at_256(tmp_path):
 def test_own_slices_have_no_spacing_no_plane_and_grouped_folds(tmp_path, write):
     folder = write(tmp_path / "set")
     (folder / "cvind.mat").unlink(missing_ok=True)
-    own = prepare(folder, tmp_path / "out")
-    assert (own.info["kind"], own.info["folds"]) == ("folder", "made")
-    assert own.index["label"].tolist() == [1] * 10 + [2] * 10 + [3] * 10
-    assert own.index["spacing_mm"].isna().all()
-    assert own.index["plane"].eq("unknown").all()
-    assert set(own.index["fold"]) == {1, 2, 3, 4, 5}
-    assert own.index.groupby("pid")["fold"].nunique().eq(1).all()
+    data = prepare(folder, tmp_path / "out")
+    assert (data.info["kind"], data.info["folds"]) == ("folder", "made")
+    assert data.index["label"].tolist() == [1] * 10 + [2] * 10 + [3] * 10
+    assert data.index["spacing_mm"].isna().all()
+    assert data.index["plane"].eq("unknown").all()
+    assert set(data.index["fold"]) == {1, 2, 3, 4, 5}
+    assert data.index.groupby("pid")["fold"].nunique().eq(1).all()
 
 
 def test_folds_planes_and_spacing_of_slices_csv_are_kept(tmp_path):
     folds = [n // 2 % 5 + 1 for n in range(30)]
     planes = ["axial", "Coronal", "sagittal"] * 10
     write_pairs(tmp_path / "set", fold=folds, plane=planes, spacing_mm=[0.5, ""] * 15)
-    own = prepare(tmp_path / "set", tmp_path / "out")
-    assert own.index["fold"].tolist() == folds and own.info["folds"] == "given"
-    assert own.index["plane"].tolist() == ["axial", "coronal", "sagittal"] * 10
-    assert own.index["spacing_mm"].fillna(0).tolist() == [0.5, 0] * 15
+    data = prepare(tmp_path / "set", tmp_path / "out")
+    assert data.index["fold"].tolist() == folds and data.info["folds"] == "given"
+    assert data.index["plane"].tolist() == ["axial", "coronal", "sagittal"] * 10
+    assert data.index["spacing_mm"].fillna(0).tolist() == [0.5, 0] * 15
 
 
 # The digest
@@ -113,8 +113,8 @@ def test_digest_is_that_of_the_data_not_of_the_folder(tmp_path, change):
 
 def test_digest_of_unchanged_data_is_that_of_earlier_versions(tmp_path):
     """Another digest would part all runs before from all runs after."""
-    own = prepare(write_patients(tmp_path / "set"), tmp_path / "out")
-    assert own.info["digest"].startswith("dfcb44ad6096bab5")
+    data = prepare(write_patients(tmp_path / "set"), tmp_path / "out")
+    assert data.info["digest"].startswith("dfcb44ad6096bab5")
 
 
 # Written whole or not at all

@@ -1,1 +1,1 @@
-"""Slices: downloaded, drawn, read in their formats, prepared, split into folds."""
+"""Slices: downloaded, generated, read in their formats, prepared, split into folds."""
