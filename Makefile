@@ -67,7 +67,7 @@ chaos: .venv/done  ## stop a tiny run at random moments, go on, and compare byte
 	$(BIN)/python tools/chaos.py
 
 cluster-test: .venv/done  ## run a sweep on a SLURM that loses one of two nodes (Debian, as root)
-	$(BIN)/python tools/cluster/run.py
+	$(BIN)/python tools/cluster.py
 
 threads: .venv/done  ## measure how far a training depends on the number of threads
 	$(BIN)/python tools/threads.py

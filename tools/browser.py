@@ -10,18 +10,8 @@ from selenium import webdriver
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NO_BROWSER = f"no browser: expected chromedriver and one of {', '.join(BROWSERS)}"
 LOCAL_SCHEMES = ("data", "blob", "chrome")
-FLAGS = (
-    "headless=new",
-    "no-sandbox",
-    "disable-gpu",
-    "disable-dev-shm-usage",
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-    "window-size=1280,900",
-)
+FLAGS = "headless=new no-sandbox disable-gpu disable-dev-shm-usage disable-quic"
+FLAGS += " no-first-run disable-background-networking disable-component-update"
 
 
 def programs():
@@ -36,7 +26,7 @@ def window(width, profile_dir):
     binary, driver = programs()
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for flag in (*FLAGS, f"user-data-dir={profile_dir}"):
+    for flag in (*FLAGS.split(), f"user-data-dir={profile_dir}"):
         options.add_argument(f"--{flag}")
     logs = {"performance": "ALL", "browser": "ALL"}
     options.set_capability("goog:loggingPrefs", logs)
@@ -60,23 +50,17 @@ def resize(browser, width):
 
 def read_logs(browser):
     """Return the requested URLs and the console errors since the last call."""
-    entries = browser.get_log("performance")
-    messages = [json.loads(entry["message"])["message"] for entry in entries]
-    requests = [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
+    requests = []
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            requests.append(message["params"]["request"]["url"])
     console = browser.get_log("browser")
-    errors = [entry["message"] for entry in console if entry["level"] == "SEVERE"]
-    return requests, errors
+    return requests, [e["message"] for e in console if e["level"] == "SEVERE"]
 
 
 def external_requests(requests):
     """Select the URLs of other hosts."""
-    urls = [(url, urlsplit(url)) for url in requests]
-    return [
-        url
-        for url, parts in urls
-        if parts.scheme not in LOCAL_SCHEMES and parts.hostname != "127.0.0.1"
-    ]
+    urls = [urlsplit(url) for url in requests]
+    urls = [url for url in urls if url.scheme not in LOCAL_SCHEMES]
+    return [url.geturl() for url in urls if url.hostname != "127.0.0.1"]

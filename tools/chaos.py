@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from results import clone_project, save_results, snakemake
+from results import clone_project, find_processes, save_results, snakemake
 
 from braintumor.data.phantom import write_phantom
 from braintumor.training.provenance import collect_environment
@@ -62,13 +62,7 @@ class Attempt:
         return re.findall(r"^(\S+) \| epoch +(\d+)/", self.output.read_text(), re.M)
 
     def find_processes(self):
-        """List the running processes of the run."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get(MARK) == str(self.project):
-                    found.append(process)
-        return [process for process in found if process.status() != "zombie"]
+        return find_processes(MARK, self.project)
 
 
 def kill_snakemake_and_jobs(attempt):

@@ -22,6 +22,7 @@ import time
 import traceback
 import warnings
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,15 +37,15 @@ from braintumor.core.errors import DatasetError
 from braintumor.core.files import ROOT
 from braintumor.data.figshare import Slice, read_cvind, read_mat
 from braintumor.data.folder import find_slices, read_slice
-from braintumor.data.labels import LABELS, PLANES
+from braintumor.data.labels import LABELS
 from braintumor.data.preprocessing import MAX_SIDE, pad_to_square, preprocess_slice
+from braintumor.data.splits import FOLDS
 from braintumor.inference.formats import read_image
 from braintumor.training.provenance import collect_environment
 
 MEMORY = 2 << 30  # bytes that reading may take beyond the memory of the process
 BATCH_SIZE = 100  # files per process
 TIME_LIMIT = 20  # seconds per file
-MAX_MESSAGE = 1000  # characters
 OUT_OF_MEMORY = ("allocation failed", "to allocate", "of memory", "out of space")
 FILE_NAMES = {"mat": "1.mat", "png": "a.png", "jpeg": "a.jpg", "tiff": "a.tif"}
 FILE_NAMES |= {"npy": "a.npy", "dicom": "a.dcm", "nifti": "a.nii"}
@@ -53,30 +54,27 @@ N_INPUTS = dict.fromkeys(FILE_NAMES, 2000) | {"mat": 10_000}
 PAIRS = {"a.png": encode(GRAY, "PNG"), "b.png": encode(PIXELS, "PNG")}
 PAIRS |= {"m.png": encode(MASK * 255, "PNG"), "slices.csv": TABLE}
 PACKAGES = ("h5py", "numpy", "pillow", "pydicom", "nibabel", "pandas")
+FORK = multiprocessing.get_context("fork")
 
 
-class Corpus:
-    """All inputs of a random seed, each decided by its kind and number."""
+def make_input(seeds, seed, kind, number):
+    """Make the input of a kind and a number: {file name: bytes}, slice number or None.
 
-    def __init__(self, seed):
-        self.seed, self.seeds = seed, make_seeds()
-
-    def make_input(self, kind, number):
-        """Return {file name: bytes}, and a slice number or None."""
-        rng = random.Random(f"{self.seed} {kind} {number}")
-        slice_number = rng.choice((None, None, 1, 2))
-        files, name = PAIRS if kind == "pairs" else {}, FILE_NAMES[kind]
-        if kind == "pairs" and rng.random() < 0.3:
-            kind, name = "png", rng.choice(("a.png", "m.png"))
+    `seeds` are the good files of each kind.
+    """
+    rng = random.Random(f"{seed} {kind} {number}")
+    files, name = PAIRS if kind == "pairs" else {}, FILE_NAMES[kind]
+    slice_number = rng.choice((None, None, 1, 2))
+    if kind == "pairs" and rng.random() < 0.3:
+        kind, name = "png", rng.choice(("a.png", "m.png"))
+    content, other = rng.choice(seeds[kind]), rng.choice(seeds[kind])
+    mutate, how = MUTATIONS.get(kind), rng.randrange(8)
+    if mutate and how < 5:
         with warnings.catch_warnings(action="ignore"):  # about odd values
-            return files | {name: self._mutate(rng, kind)}, slice_number
-
-    def _mutate(self, rng, kind):
-        content, other = rng.choice(self.seeds[kind]), rng.choice(self.seeds[kind])
-        mutate, how = MUTATIONS.get(kind), rng.randrange(8)
-        if mutate and how < 5:
             content = mutate(rng, content)
-        return damage(rng, content, other) if how > 3 or not mutate else content
+    if how > 3 or not mutate:
+        content = damage(rng, content, other)
+    return files | {name: content}, slice_number
 
 
 def write_files(files, folder):
@@ -94,7 +92,7 @@ def judge(kind, folder, slice_number):
         warnings.simplefilter("always")
         try:
             values = read_input(kind, path, slice_number)
-            problems = [problem for value in values for problem in find_problems(value)]
+            problems = [f"invalid: {v}" for v in values if not is_valid(v)]
         except DatasetError as error:
             return judge_error(error, path)
         except Exception as error:
@@ -102,18 +100,16 @@ def judge(kind, folder, slice_number):
             where = f"{Path(frame.filename).name}, {frame.name}"
             return f"{type(error).__name__}: {error} ({where})"
     problems += [f"warning: {warning.message}" for warning in caught]
-    return f"invalid: {'; '.join(problems)}" if problems else "read"
+    return "; ".join(problems) or "read"
 
 
 def read_input(kind, path, slice_number):
     """Return a list of what is read: Slice, InputImage or fold numbers."""
-    if kind == "mat":
-        return [read_mat(path)]
-    if kind == "cvind":
-        return [read_cvind(path.parent)]
     if kind == "pairs":
         return [read_slice(source) for source in find_slices(path.parent)]
-    return [read_image(path, slice_number)]
+    if kind == "cvind":
+        return [read_cvind(path.parent)]
+    return [read_mat(path) if kind == "mat" else read_image(path, slice_number)]
 
 
 def judge_error(error, path):
@@ -126,102 +122,82 @@ def judge_error(error, path):
         is_memory = is_memory and "disk image" not in text
         if isinstance(cause, MemoryError) or is_memory:
             return f"memory: {cause}"
-    if str(path) not in message:
-        return f"message without the file: {message}"
-    if not message.isprintable() or len(message) > MAX_MESSAGE:
-        return f"message of several lines, or {len(message)} characters: {message!r}"
+    if str(path) not in message or not message.isprintable() or len(message) > 1000:
+        return f"message: {message!r}"
     return "refused"
 
 
-def find_problems(value):
-    """Return the names of the checks that a Slice, InputImage or folds fail."""
+def is_valid(value):
+    """Whether a Slice, an InputImage or fold numbers are as promised."""
     if isinstance(value, np.ndarray):
-        is_valid = value.ndim == 1 and value.size and np.isin(value, range(1, 6)).all()
-        return [] if is_valid else ["folds"]
-    is_slice = isinstance(value, Slice)
-    pixels, mask = value.image if is_slice else value.pixels, value.mask
-    spacing = (value.spacing_mm,) if is_slice else value.spacing_mm or (None,)
+        return value.ndim == 1 and value.size and np.isin(value, FOLDS).all()
+    mask, spacing = value.mask, value.spacing_mm
+    if isinstance(value, Slice):
+        pixels, spacing = value.image, spacing and (spacing,)
+        is_known = value.label in LABELS and 0 < len(value.pid) <= 64
+        is_finite = np.isfinite(value.border).all() and value.border.shape[1] == 2
+        if not (mask.any() and is_known and value.pid.isprintable() and is_finite):
+            return False
+    else:
+        pixels = value.pixels
     prepared = preprocess_slice(pad_to_square(pixels), 16)
-    checks = {
-        "size": pixels.ndim == 2 and all(16 <= n <= MAX_SIDE for n in pixels.shape),
-        "dtype": pixels.dtype.kind in "biuf" and pixels.dtype.isnative,
-        "finite": bool(np.isfinite(pixels).all()),
-        "constant": pixels.min() < pixels.max(),
-        "prepared": prepared.shape == (16, 16) and prepared.dtype == np.uint8,
-        "mask": mask is None or (mask.dtype == bool and mask.shape == pixels.shape),
-        "spacing": all(mm is None or 0 < mm < math.inf for mm in spacing),
-    }
-    if is_slice:
-        border = value.border
-        checks |= {
-            "tumor": mask is not None and bool(mask.any()),
-            "label": type(value.label) is int and value.label in LABELS,
-            "patient": 0 < len(value.pid) <= 64 and value.pid.isprintable(),
-            "border": border.shape[1:] == (2,) and bool(np.isfinite(border).all()),
-            "fold": value.fold in (None, 1, 2, 3, 4, 5),
-            "plane": value.plane in (None, *PLANES),
-        }
-    return [name for name, is_valid in checks.items() if not is_valid]
+    return (
+        pixels.ndim == 2
+        and all(16 <= side <= MAX_SIDE for side in pixels.shape)
+        and pixels.dtype.kind in "biuf"
+        and pixels.dtype.isnative
+        and np.isfinite(pixels).all()
+        and pixels.min() < pixels.max()
+        and (prepared.shape, prepared.dtype) == ((16, 16), np.uint8)
+        and (mask is None or (mask.dtype, mask.shape) == (bool, pixels.shape))
+        and all(0 < mm < math.inf for mm in spacing or ())
+    )
 
 
 # Processes of limited memory and time
 
 
-def judge_all(inputs, corpus):
-    """Yield (verdict, seconds) of each (kind, number), whatever befalls the readers."""
-    fork, remaining = multiprocessing.get_context("fork"), list(inputs)
-    while remaining:
-        batch, n_judged = remaining[:BATCH_SIZE], 0
-        receiver, sender = fork.Pipe(duplex=False)
-        process = fork.Process(target=judge_batch, args=(corpus, batch, sender))
+def judge_all(inputs, make):
+    """Yield input, its files, verdict and seconds, whatever befalls the readers.
+
+    `make(kind, number)` returns the files and the slice number of an input.
+    """
+    while inputs:
+        batch, results = [(kind, *make(kind, n)) for kind, n in inputs[:BATCH_SIZE]], []
+        receiver, sender = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=judge_batch, args=(batch, sender))
         process.start()
         sender.close()
         with suppress(EOFError):
             while True:
-                yield receiver.recv()
-                n_judged += 1
+                results.append(receiver.recv())
         process.join()
-        if n_judged < len(batch):  # the process died at the next input
+        if len(results) < len(batch):  # the process died at the next input
             is_hang = process.exitcode == -signal.SIGALRM
-            yield (
-                "hang" if is_hang else f"crash: exit code {process.exitcode}",
-                math.nan,
-            )
-            n_judged += 1
-        del remaining[:n_judged]
+            crash = f"crash: exit code {process.exitcode}"
+            results.append(("hang" if is_hang else crash, math.nan))
+        for item, (_, files, _), result in zip(inputs, batch, results, strict=False):
+            yield item, files, *result
+        inputs = inputs[len(results) :]
 
 
-def judge_batch(corpus, batch, sender):
+def judge_batch(batch, sender):
     """Judge inputs in a forked process and send (verdict, seconds) of each."""
     faulthandler.enable()
     n_pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = n_pages * resource.getpagesize() + MEMORY
-    unlimited = resource.RLIM_INFINITY
-    for kind, number in batch:
-        files, slice_number = corpus.make_input(kind, number)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    for kind, files, slice_number in batch:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "loop").symlink_to("loop")
             write_files(files, Path(folder))
-            resource.setrlimit(resource.RLIMIT_AS, (limit, unlimited))
             signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)  # ends this process
             started = time.perf_counter()
             verdict = judge(kind, Path(folder), slice_number)
             seconds = time.perf_counter() - started
             gc.collect()  # damage to the heap shows now
             signal.setitimer(signal.ITIMER_REAL, 0)
-            resource.setrlimit(resource.RLIMIT_AS, (unlimited, unlimited))
         sender.send((verdict[:1000], seconds))
-
-
-def warm_up(corpus):
-    """Read all seeds, so that forked processes find their libraries loaded."""
-    for kind, seeds in corpus.seeds.items():
-        for seed in seeds:
-            with tempfile.TemporaryDirectory() as folder:
-                files = PAIRS if kind == "pairs" else {}
-                write_files(files | {FILE_NAMES[kind]: seed}, Path(folder))
-                judge(kind, Path(folder), None)
-    gc.freeze()  # else each process would copy all memory when it collects
 
 
 def count_verdicts(rows):
@@ -244,17 +220,18 @@ def main():
     kinds = list(N_INPUTS)
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds)
     args = parser.parse_args()
-    counts = {kind: math.ceil(N_INPUTS[kind] * args.share) for kind in args.only}
-    inputs = [(kind, n) for kind, count in counts.items() for n in range(count)]
-    corpus, rows = Corpus(args.seed), []
-    warm_up(corpus)
-    verdicts = tqdm(judge_all(inputs, corpus), total=len(inputs), mininterval=5)
-    for (kind, number), (verdict, seconds) in zip(inputs, verdicts, strict=True):
+    inputs = []
+    for kind in args.only:
+        inputs += [(kind, n) for n in range(math.ceil(N_INPUTS[kind] * args.share))]
+    make, rows = partial(make_input, make_seeds(), args.seed), []
+    gc.freeze()  # else each process would copy all memory when it collects
+    results = tqdm(judge_all(inputs, make), total=len(inputs), mininterval=5)
+    for (kind, number), files, verdict, seconds in results:
         rows.append((kind, verdict, seconds))
         if verdict not in ("read", "refused"):
             folder = ROOT / f"_build/fuzz/{kind}-{args.seed}-{number}"
             folder.mkdir(parents=True, exist_ok=True)
-            write_files(corpus.make_input(kind, number)[0], folder)
+            write_files(files, folder)
             tqdm.write(f"{folder.relative_to(ROOT)}: {verdict}")
     table = count_verdicts(rows)
     print(table.to_string(index=False))

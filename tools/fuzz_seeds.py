@@ -36,10 +36,10 @@ def encode(image, file_format, **options):
     return out.getvalue()
 
 
-def write_bytes(write):
-    """Return the bytes that `write(path)` writes."""
+def write_bytes(write, *arguments):
+    """Return the bytes that `write(path, *arguments)` writes."""
     with tempfile.TemporaryDirectory() as folder:
-        write(path := Path(folder) / "seed.npy")
+        write(path := Path(folder) / "seed.npy", *arguments)
         return path.read_bytes()
 
 
@@ -52,39 +52,15 @@ def make_hdf5(fill, libver="earliest"):
         return file.id.get_file_image()
 
 
-def add_fields(file, odd_fields=()):
-    """Add the fields of a slice; {name: function} of the odd ones."""
-    for name, value in FIELDS.items():
-        if name in odd_fields:
-            odd_fields[name](file, f"cjdata/{name}", value)
-        else:
-            file.create_dataset(f"cjdata/{name}", data=value, chunks=value.shape)
-
-
-def make_mat_seeds():
-    border = FIELDS["tumorBorder"]
-    for scale in (1, 4):
-        image, mask = np.tile(PIXELS, (scale, scale)), np.tile(MASK, (scale, scale))
-        yield write_bytes(lambda p: write_mat(p, image, mask, 2, "P1", border))  # noqa: B023
-    for libver in ("earliest", "latest"):
-        yield make_hdf5(add_fields, libver)
-
-
 def make_raster_seeds(file_format, modes, **options):
-    yield from (encode(COLOR.convert(mode), file_format) for mode in modes.split())
     rotated = PIL.Image.Exif()
     rotated[274] = 6
     yield encode(COLOR, file_format, exif=rotated, icc_profile=bytes(200), **options)
+    yield from (encode(COLOR.convert(mode), file_format) for mode in modes.split())
     if file_format != "JPEG":
         yield encode(PIXELS, file_format)
         frames = [COLOR.convert("L")]
         yield encode(GRAY, file_format, save_all=True, append_images=frames)
-
-
-def make_npy_seeds():
-    for dtype in ("u1", ">u2", "i2", "i8", "f2", "f4", ">f8", "?", "c8", "U2", "O"):
-        array = np.asfortranarray(GRAY.astype(dtype))
-        yield write_bytes(lambda p: np.save(p, array, allow_pickle=True))  # noqa: B023
 
 
 def find_dicom_seeds():
@@ -105,19 +81,23 @@ def make_nifti_seeds():
 
 def make_seeds():
     """Return a list of good files (bytes) for each kind of input."""
+    border, folds = FIELDS["tumorBorder"], [1, 2, 3, 4, 5] * 12
+    large = np.tile(PIXELS, (4, 4)), np.tile(MASK, (4, 4))
+    slices = [(*pair, 2, "P1", border) for pair in ((PIXELS, MASK), large)]
+    dtypes = ("u1", ">u2", "i2", "i8", "f2", "f4", ">f8", "?", "c8", "U2", "O")
     tiff = [encode(COLOR, "TIFF", compression=name) for name in ("packbits", "jpeg")]
     tiff.append(encode(PIXELS.astype(np.float32), "TIFF", big_tiff=True))
     tiff += make_raster_seeds("TIFF", "1 P LA RGBA CMYK LAB", compression="tiff_lzw")
     nifti = list(make_nifti_seeds())
     return {
-        "mat": list(make_mat_seeds()),
+        "mat": [write_bytes(write_mat, *values) for values in slices],
         "png": list(make_raster_seeds("PNG", "1 P LA RGBA")),
         "jpeg": list(make_raster_seeds("JPEG", "L CMYK", progressive=True)),
         "tiff": tiff,
-        "npy": list(make_npy_seeds()),
+        "npy": [write_bytes(np.save, GRAY.T.astype(dtype)) for dtype in dtypes],
         "dicom": list(find_dicom_seeds()),
         "nifti": nifti,
         "nifti-gz": [gzip.compress(seed, mtime=0) for seed in nifti],
         "pairs": [TABLE],
-        "cvind": [write_bytes(lambda p: write_cvind(p, [1, 2, 3, 4, 5] * 12))],
+        "cvind": [write_bytes(write_cvind, folds)],
     }

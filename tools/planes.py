@@ -3,36 +3,22 @@
     python tools/planes.py --images SLICES --index index.csv \\
         --out lib/braintumor/data/figshare.csv
 
-figshare does not record the plane of a slice, so it is classified from the image.
 SLICES holds the 3,064 slices upright as N.jpg; index.csv has the columns file, pid
-and label.
+and label. book/data.md has the results and their limits.
 
 Method. A slice is scaled to 64 x 64 pixels and described by its histogram of oriented
-gradients (8 orientations, 8 x 8 pixels per cell, 2 x 2 cells per block), which hardly
-depends on brightness. A multinomial logistic regression on the standardized descriptors
-learns the plane from the training slices of planes_seen.csv, which were labeled by eye.
-The confidence threshold comes from 5-fold cross-validation, patients grouped: the
-smallest of 0.50, 0.55, ... at which 99% of the held-out slices that reach it are
-correct. A slice below the threshold is unknown. Predictions are not smoothed over
-patients: most have slices in several planes.
+gradients, which hardly depends on brightness. A multinomial logistic regression on the
+standardized descriptors learns the plane from the training slices of planes_seen.csv.
+The confidence threshold is the smallest of 0.50, 0.55, ... at which 99% of the held-out
+slices that reach it are correct, in 5-fold cross-validation with patients grouped. A
+slice below the threshold is unknown.
 
-Labeled slices (by one reader, an AI model that sees images, not a radiologist; no slice
-was undecidable). Test: 150 of the 3,064 by numpy.random.default_rng(20240501).choice,
-labeled before any prediction was made. Training: 300 of the rest, sampled by seed, one
-of each of the 230 patients left and 70 more spread over the classes; then the 60 least
-confident slices of the remainder after a first fit, so the cross-validation leans to
-hard slices.
-
-In the table, training rows carry the label of the reader; all others, test rows
-included, carry the prediction, so the test accuracy describes the rows nobody labeled.
-Limits: most patients of test slices have training slices too, so only the
-cross-validation speaks for new patients. An oblique slice counts as the nearest plane.
-Every labeled slice was upright and every sagittal one faced left: other orientations
-may be misclassified.
-
-Checked afterwards, without changing anything: in the order of the file numbers, which
-the method does not see, the planes form only 26 unbroken runs; the slices on both sides
-of every change, and the 40 least confident slices without a label, are all correct.
+Labels (by one reader, an AI model that sees images, not a radiologist). Test: 150 of
+the 3,064 slices by numpy.random.default_rng(20240501).choice, labeled before any
+prediction was made. Training: 300 of the rest, sampled by seed, one of each of the 230
+patients left and 70 more spread over the classes; then the 60 least confident slices of
+the remainder after a first fit. In the table, training rows carry the label of the
+reader; all others, test rows included, carry the prediction.
 """
 
 import argparse
@@ -85,10 +71,10 @@ def predict_planes(probability, threshold):
 
 def print_scores(name, y_true, y_pred):
     """Print the accuracy of the known slices and the confusion matrix."""
-    is_known = y_pred != "unknown"
-    is_correct = (y_pred == y_true)[is_known]
-    print(f"\n{name}: {len(y_pred)} slices, {(~is_known).sum()} unknown")
-    print(f"accuracy of the others: {is_correct.mean():.1%} of {len(is_correct)}")
+    is_correct = (y_pred == y_true)[y_pred != "unknown"]
+    n_unknown = len(y_pred) - len(is_correct)
+    print(f"\n{name}: {len(y_pred)} slices, {n_unknown} unknown")
+    print(f"accuracy of the others: {is_correct.mean():.1%}")
     names = pd.Series(y_true, name="labeled"), pd.Series(y_pred, name="predicted")
     print(pd.crosstab(*names))
 

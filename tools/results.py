@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+import psutil
 
 from braintumor.core.files import ROOT, atomic_write, write_json
 
@@ -34,3 +37,13 @@ def snakemake(project, config, data, targets, *options):
     environment = {"PYTHONPATH": str(project / "lib"), "PATH": path}
     command = list(map(str, [*python, *settings, *options]))
     return {"args": command, "cwd": project, "env": os.environ | environment}
+
+
+def find_processes(mark, value):
+    """List the running processes whose environment variable `mark` has a value."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended
+            is_marked = process.environ().get(mark) == str(value)
+            found += [process] if is_marked and process.status() != "zombie" else []
+    return found

@@ -6,6 +6,7 @@ the dark theme, with everything that folds unfolded.
 """
 
 import functools
+import json
 import re
 import sys
 import tempfile
@@ -21,7 +22,6 @@ from browser import NO_BROWSER, external_requests, programs, read_logs, resize, 
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe
-from site_links import check_html
 
 SITE = (Path(__file__).parents[1] / "_build" / "html").resolve()
 DESKTOP, PHONE = 1280, 390  # pixels
@@ -67,6 +67,10 @@ return {
     source: image.src, alt: image.getAttribute('alt'),
     loaded: !image.complete || image.naturalWidth > 0,
   })),
+  anchors: [...document.querySelectorAll('[id]')].map(node => node.id),
+  links: [...document.links].map(link => link.href),
+  resources: [...document.querySelectorAll('[src], link:not([rel=canonical])')].map(
+    node => node.src || node.href).filter(Boolean),
 };
 """
 
@@ -79,25 +83,7 @@ style.textContent = `*, ::before, ::after {
   animation: none !important; transition: none !important }`;
 """
 
-# Returns {rule: [number of elements that pass, [faults]]}.
-AXE = """
-const [theme, options, done] = arguments;
-document.documentElement.dataset.theme = theme;
-const describe = (rule, node) => {
-  const checks = node.any.concat(node.all, node.none);
-  const reasons = checks.map(check => check.message).join('; ');
-  return `${rule.id}: ${node.target.join(' ')} (${reasons})`;
-};
-axe.run(document, options).then(results => {
-  const rules = {};
-  for (const rule of results.passes) rules[rule.id] = [rule.nodes.length, []];
-  for (const rule of results.violations) {
-    const passed = (rules[rule.id] || [0])[0];
-    rules[rule.id] = [passed, rule.nodes.map(node => describe(rule, node))];
-  }
-  done(rules);
-});
-"""
+THEME = "document.documentElement.dataset.theme = arguments[0]"
 AXE_OPTIONS = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
     "rules": {name: {"enabled": True} for name in HEADING_RULES},
@@ -126,12 +112,8 @@ class Report:
         for name in CHECKS:
             count, n_faults = self.counts[name], len(self.faults[name])
             lines.append(f"{name:{width}}  {count:9,}  {n_faults:6,}")
-        for name in CHECKS:
-            faults = self.faults[name]
-            if faults:
-                lines += [f"\n{name}:", *(f"  {fault}" for fault in faults[:N_LISTED])]
-            if len(faults) > N_LISTED:
-                lines.append(f"  and {len(faults) - N_LISTED:,} more")
+        for name in filter(self.faults.get, CHECKS):
+            lines += [f"\n{name}:", *self.faults[name][:N_LISTED]]
         return lines
 
 
@@ -140,7 +122,6 @@ def check_site(site, open_window):
     report = Report()
     files = [path.relative_to(site) for path in site.rglob("*.html")]
     pages = sorted(path.as_posix() for path in files if "_static" not in path.parts)
-    check_html(site, pages, report)
     visits = [(page, width) for width in (DESKTOP, PHONE) for page in pages]
 
     def measure_pages(share):
@@ -152,9 +133,11 @@ def check_site(site, open_window):
 
     with serve(site) as address, ThreadPoolExecutor(N_BROWSERS) as threads:
         shares = [visits[start::N_BROWSERS] for start in range(N_BROWSERS)]
-        for measured in threads.map(measure_pages, shares):
-            for page, width, measurement in measured:
-                check_page(site, page, width, measurement, report)
+        measured = sum(threads.map(measure_pages, shares), [])
+        for page, width, measurement in measured:
+            check_page(site, page, width, measurement, report)
+        desktop = {page: values for page, width, values in measured if width == DESKTOP}
+        check_links(site, address, desktop, report)
         with open_window(DESKTOP) as browser:
             check_search(browser, address, report)
     return report
@@ -169,12 +152,23 @@ def measure_page(browser, url, width):
     measurement["requests"], measurement["console"] = read_logs(browser)
     if width == DESKTOP:  # axe finds the same on a phone
         browser.execute_script(UNFOLD)
-        Axe(browser).inject()
-        run_axe = functools.partial(browser.execute_async_script, AXE)
-        measurement["light"] = run_axe("light", AXE_OPTIONS)
-        measurement["dark"] = run_axe("dark", AXE_CONTRAST)
+        axe = Axe(browser)
+        axe.inject()
+        for theme, options in (("light", AXE_OPTIONS), ("dark", AXE_CONTRAST)):
+            browser.execute_script(THEME, theme)
+            measurement[theme] = run_axe(axe, options)
         read_logs(browser)  # axe loads the style sheets again: drop its requests
     return measurement
+
+
+def run_axe(axe, options):
+    """Return [(rule, number of its elements that pass or fail, faults)]."""
+    results = axe.run("document", json.dumps(options))
+    rows = [(rule["id"], len(rule["nodes"]), []) for rule in results["passes"]]
+    for rule in results["violations"]:
+        faults = [f"{n['target']}: {n['failureSummary']}" for n in rule["nodes"]]
+        rows.append((rule["id"], len(faults), faults))
+    return rows
 
 
 def check_page(site, page, width, measurement, report):
@@ -208,11 +202,26 @@ def check_desktop(site, measurement, add):
     add("page weight under 2 MB", 1, [f"{weight / 1e6:.1f} MB"] * is_heavy)
     checks = dict.fromkeys(HEADING_RULES, "heading order")
     checks["color-contrast"] = "contrast AA, light theme"
-    for rule, (n_passed, faults) in measurement["light"].items():
-        check = checks.get(rule, "names, labels, landmarks")
-        add(check, n_passed + len(faults), faults)
-    for n_passed, faults in measurement["dark"].values():
-        add("contrast AA, dark theme", n_passed + len(faults), faults)
+    for rule, count, faults in measurement["light"]:
+        add(checks.get(rule, "names, labels, landmarks"), count, faults)
+    for _, count, faults in measurement["dark"]:
+        add("contrast AA, dark theme", count, faults)
+
+
+def check_links(site, address, pages, report):
+    """Check links and resources of all pages {name: measurement}."""
+    for name, page in pages.items():
+        resources, dead = page["resources"], []
+        faults = [f"{name}: {url}" for url in external_requests(resources)]
+        report.add("no external resources in the HTML", len(resources), faults)
+        links = [url for url in resources + page["links"] if url.startswith(address)]
+        for link in links:
+            url = urlsplit(link)
+            path, anchor = unquote(url.path).lstrip("/"), unquote(url.fragment)
+            has_anchor = path not in pages or anchor in ["", *pages[path]["anchors"]]
+            if not ((site / path).exists() and has_anchor):
+                dead.append(f"{name}: {link}")
+        report.add("internal links resolve", len(links), dead)
 
 
 def is_alt_text(alt):
@@ -237,18 +246,14 @@ def check_search(browser, address, report):
         visible[0].send_keys(word + "\n")
         script = f"""return location.search.includes('q={word}') &&
           document.querySelectorAll('#search-results ul.search li a').length"""
-        found = wait_for_script(browser, script)
-        report.add("search returns pages", 1, [] if found else [f"{word}: no page"])
-
-
-def wait_for_script(browser, script):
-    """Return the first true value of a script, or None after a minute."""
-    try:
-        return WebDriverWait(browser, 60).until(
-            lambda _: browser.execute_script(script)
-        )
-    except TimeoutException:
-        return None
+        try:
+            WebDriverWait(browser, 60).until(
+                lambda _, s=script: browser.execute_script(s)
+            )
+            faults = []
+        except TimeoutException:
+            faults = [f"{word}: no page"]
+        report.add("search returns pages", 1, faults)
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

@@ -1,7 +1,7 @@
 """Compare a sweep on a cluster that loses a node with one machine.
 
 `make cluster-test`, on Debian as root. A SLURM of two nodes on this host runs the sweep
-beside this file by workflow/profiles/slurm. When three folds are finished, the second
+of cluster.yaml by workflow/profiles/slurm. When three folds are finished, the second
 node is lost as in a power cut. SLURM must reschedule its job, and the sweep must end.
 The same sweep is then run without SLURM, and the tables are compared byte for byte.
 Both run in clones of the last commit. Writes cluster.csv and cluster.json.
@@ -10,7 +10,6 @@ Both run in clones of the last commit. Writes cluster.csv and cluster.json.
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -18,15 +17,13 @@ from pathlib import Path
 
 import nbformat
 import slurm
+from results import clone_project, save_results, snakemake
 from slurm import read_output
 
 from braintumor.data.phantom import write_phantom
 from braintumor.training.provenance import collect_environment
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from results import clone_project, save_results, snakemake  # noqa: E402
-
-PROFILE = Path(__file__).with_name("sweep.yaml")
+PROFILE = Path(__file__).with_suffix(".yaml")
 RUN = f"results/{PROFILE.stem}-slices"
 SEEDS = ("seed-1", "seed-2")
 TABLES = ("predictions.csv", "validation.csv", "scores.json")
@@ -93,10 +90,7 @@ def main():
         if sweep.wait():
             raise SystemExit(f"The sweep on the cluster failed; see {folder}.")
         minutes["cluster"] = round((time.monotonic() - started) / 60, 1)
-        jobs, slurm_version = (
-            slurm.list_jobs(),
-            read_output("sinfo", "--version").split()[1],
-        )
+        jobs, slurm_version = slurm.list_jobs(), read_output("sinfo", "--version")
     started = time.monotonic()
     if start_sweep(machine, "--cores", "2").wait():
         raise SystemExit(f"The sweep on one machine failed; see {folder}.")
@@ -105,7 +99,7 @@ def main():
     packages = ("snakemake", "snakemake-executor-plugin-slurm")
     versions = {name: version(name) for name in packages}
     record = collect_environment(threads=1) | {
-        "versions": {"slurm": slurm_version} | versions,
+        "versions": {"slurm": slurm_version.split()[1]} | versions,
         "nodes": 2,
         "nodes lost": 1,
         "jobs": len(jobs),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+from results import find_processes
 
 NODES = ("n1", "n2")
 MARK = "BRAINTUMOR_CLUSTER_TEST"  # environment variable of all processes of the cluster
@@ -105,11 +106,9 @@ def kill_processes(folder, node=None):
     without power does not do.
     """
     doomed = set()
-    for process in psutil.process_iter():
+    for process in find_processes(MARK, folder):
         with suppress(psutil.Error):  # it has ended
-            values = process.environ()
-            is_node = node in (None, values.get("SLURMD_NODENAME"))
-            if values.get(MARK) == str(folder) and is_node:
+            if node in (None, process.environ().get("SLURMD_NODENAME")):
                 parents = process.parents()
                 doomed |= {process, *(p for p in parents if p.name() == "slurmstepd")}
     for process in sorted(doomed, key=lambda p: not p.name().startswith("slurm")):
