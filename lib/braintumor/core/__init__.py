@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files, parameters, processes."""
+"""What everything else stands on: errors, files, parameters."""

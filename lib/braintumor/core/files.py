@@ -28,10 +28,7 @@ def memory_map(path):
 
 @contextmanager
 def atomic_write(path):
-    """Yield a temporary path; rename it to `path` if the block succeeds.
-
-    Parent folders are created. An older file stays until the new one is complete.
-    """
+    """Yield a temporary path; rename it to `path` if the block succeeds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes[-2:])  # Keras and nibabel check .weights.h5, .nii.gz
@@ -45,20 +42,17 @@ def atomic_write(path):
 
 def directory_lock(path):
     """Return the reentrant lock of the folder `path`; a second process waits."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    lock = Path(path).with_name(f".{Path(path).name}.lock")
+    return FileLock(lock, is_singleton=True)
 
 
 @contextmanager
 def atomic_directory(path):
-    """Yield a temporary folder; it replaces `path` if the block succeeds.
-
-    Processes that write the same folder wait for each other.
-    """
+    """Yield a temporary folder; it replaces `path` if the block succeeds."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.unfinished")
-    with directory_lock(path):
+    with directory_lock(path):  # other processes wait
         shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
         temporary.mkdir()
         try:

@@ -13,8 +13,8 @@ from braintumor.core.files import ROOT
 def check_parameters(namespace):
     """Validate the parameters of the running notebook and return them as a dict.
 
-    Call ``check_parameters(globals())`` directly after the parameters cell. Raises
-    ParameterError, also for names in papermill's cell that are not declared.
+    `namespace` is its globals(), directly after the parameters cell. Raises
+    ParameterError, also for undeclared names in papermill's cell.
     """
     declared = namespace.get("__annotations__", {})
     names = set(declared)
@@ -25,10 +25,7 @@ def check_parameters(namespace):
 
 
 def notebook_parameters(notebook, overrides):
-    """Return all parameters of a notebook, with `overrides`, validated.
-
-    `notebook` is a path below ``notebooks/`` without suffix, as ``labs/02_classify``.
-    """
+    """Return the validated parameters of a notebook, as "labs/02_classify"."""
     cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     namespace = {}
@@ -45,17 +42,16 @@ def _validate(declared, values):
         return model(**values).model_dump()
     except pydantic.ValidationError as error:
         problems = "; ".join(map(describe_problem, error.errors()))
-        known = f"The parameters are {', '.join(declared)}."
-        raise ParameterError(f"{problems}. {known}") from None
+        known = ", ".join(declared)
+        raise ParameterError(f"{problems}. The parameters are {known}.") from None
 
 
 def _with_constraints(kind):
     """Make lists unique; a list of choices is not empty."""
     if get_origin(kind) is not list:
         return kind
-    min_length = 1 if get_origin(get_args(kind)[0]) is Literal else 0
-    unique = pydantic.AfterValidator(_check_unique)
-    return Annotated[kind, unique, pydantic.Field(min_length=min_length)]
+    length = pydantic.Field(min_length=int(get_origin(get_args(kind)[0]) is Literal))
+    return Annotated[kind, pydantic.AfterValidator(_check_unique), length]
 
 
 def _check_unique(values):

@@ -2,13 +2,9 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("braintumor"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_SETTINGS = dict(autoescape=True, undefined=StrictUndefined)
+_SETTINGS |= dict(trim_blocks=True, lstrip_blocks=True)
+_ENVIRONMENT = Environment(loader=PackageLoader("braintumor"), **_SETTINGS)
 
 
 def render(template, **context):

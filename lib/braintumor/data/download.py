@@ -1,7 +1,4 @@
-"""Download of the figshare dataset 1512427 (Cheng 2017, CC BY 4.0).
-
-Checksums and sizes are those of figshare's record; the server itself was not reached.
-"""
+"""Download of the figshare dataset 1512427 (Cheng 2017, CC BY 4.0)."""
 
 import os
 import zipfile
@@ -29,14 +26,13 @@ class RemoteFile(NamedTuple):
     members: list
 
 
-def _zip_of(first, last, path, md5, size):
-    name = f"brainTumorDataPublic_{first}-{last}.zip"
+def _zip_of(first, last, *record):
     members = [f"{number}.mat" for number in range(first, last + 1)]
-    return RemoteFile(name, path, md5, size, members)
+    return RemoteFile(f"brainTumorDataPublic_{first}-{last}.zip", *record, members)
 
 
 CVIND = "cvind.mat", "7005344", "5ea82eb3212c9fcb84290ccf0beb486d", 5736
-FIGSHARE_FILES = [
+FIGSHARE_FILES = [  # as figshare's record lists them; the server was not reached
     _zip_of(1, 766, "3381290", "74b949ad33f042e6e103523091cd1428", 214401279),
     _zip_of(767, 1532, "3381296", "7e8a875500d2c8a346f270538e29890e", 217848429),
     _zip_of(1533, 2298, "3381293", "8227bf6080cb71f15a88be8d25c79ae7", 215563856),
@@ -48,18 +44,19 @@ FIGSHARE_FILES = [
 def download_figshare(
     directory, base_url=FIGSHARE_URL, files=FIGSHARE_FILES, progress=True
 ):
-    """Download what is missing of 1.mat, 2.mat, ... and cvind.mat.
+    """Download what is missing of 1.mat, 2.mat, ... and cvind.mat; return the names.
 
     A partial download continues from `directory`/.download, and a file put there by
-    hand is used if its MD5 is correct. Returns the names of the files downloaded.
+    hand is used if its MD5 is correct.
     """
     directory = Path(directory).expanduser()
-    (directory / ".download").mkdir(parents=True, exist_ok=True)
+    store = directory / ".download"
+    store.mkdir(parents=True, exist_ok=True)
     fetched = []
     for file in files:
         if not all((directory / name).is_file() for name in file.members):
-            url = f"{base_url.rstrip('/')}/{file.path}"
-            _unpack(_fetch(file, url, directory / ".download", progress), file)
+            _fetch(file, f"{base_url}/{file.path}", store, progress)
+            _unpack(store / file.name, file.members)
             fetched.append(file.name)
     return fetched
 
@@ -68,17 +65,16 @@ def _fetch(file, url, store, progress):
     def resume(url, output_file, server):
         part = store / f"{file.name}.part"
         with part.open("ab") as stream:
-            if stream.tell() < file.size:
-                headers = {"Range": f"bytes={stream.tell()}-"}
-                headers["Accept-Encoding"] = "identity"  # Range counts stored bytes
-                download = pooch.HTTPDownloader(progress, 1 << 16, headers=headers)
-                download(url, stream, server)
+            if (start := stream.tell()) < file.size:
+                # Range counts stored bytes
+                headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
+                pooch.HTTPDownloader(progress, headers=headers)(url, stream, server)
         os.replace(part, output_file)  # pooch checks the MD5, and retries from zero
 
     server = pooch.create(store, "", retry_if_failed=RETRIES)
     server.registry, server.urls = {file.name: f"md5:{file.md5}"}, {file.name: url}
     try:
-        return Path(server.fetch(file.name, downloader=resume))
+        server.fetch(file.name, downloader=resume)
     except (ValueError, requests.RequestException) as error:
         raise DatasetError(
             f"{file.name}: cannot be downloaded from {url} ({shorten(error)}). Run the "
@@ -86,15 +82,14 @@ def _fetch(file, url, store, progress):
         ) from error
 
 
-def _unpack(path, file):
+def _unpack(path, members):
     """Move the .mat files of a download, flat, to the folder above it."""
-    directory = path.parent.parent
     if path.suffix == ".mat":
-        os.replace(path, directory / path.name)
+        os.replace(path, path.parents[1] / path.name)
         return
     with zipfile.ZipFile(path) as archive:
         stored = {PurePosixPath(name).name: name for name in archive.namelist()}
-        for name in file.members:
-            with atomic_write(directory / name) as temporary:
+        for name in members:
+            with atomic_write(path.parents[1] / name) as temporary:
                 temporary.write_bytes(archive.read(stored[name]))
     path.unlink()

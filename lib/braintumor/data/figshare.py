@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,13 +24,9 @@ from braintumor.data.preprocessing import (
 from braintumor.data.splits import FOLDS
 
 SPACING_MM = 0.49  # at 512 pixels, from the dataset's paper
-MAT_FIELDS = {  # attribute of a Slice: field of the struct cjdata, and its conversion
-    "pid": ("PID", lambda codes: "".join(map(chr, codes.ravel()))),
-    "label": ("label", np.ndarray.item),
-    "image": ("image", np.transpose),  # column-major
-    "mask": ("tumorMask", np.transpose),
-    "border": ("tumorBorder", lambda values: values.astype(float).reshape(-1, 2)),
-}
+HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64 HDF5 schema 1.00 .".ljust(116)
+HEADER += bytes(8) + b"\0\2IM"  # without it MATLAB takes a file for text
+MATLAB_CLASSES = dict(uint16="char", int16="int16", uint8="logical", float64="double")
 
 
 def _check_image(image):
@@ -56,10 +53,10 @@ def _check_border(border):
 
 
 class Slice(pydantic.BaseModel, arbitrary_types_allowed=True):
-    """A checked slice, upright and padded to a square.
+    """A checked slice, upright and padded to a square; the mask is bool.
 
-    `file` is 0 if no number names the file. The image is as stored, the mask bool. The
-    border is (n_points, 2), x and y in 1-based pixels; by default the mask's box.
+    `file` is 0 if no number names it. `border` (n_points, 2) is x and y in 1-based
+    pixels, by default the mask's box.
     """
 
     file: int
@@ -83,10 +80,10 @@ class Slice(pydantic.BaseModel, arbitrary_types_allowed=True):
     @pydantic.model_validator(mode="after")
     def _complete(self):
         if self.border is None:
-            points = np.argwhere(self.mask.T) + 1
+            points = np.argwhere(self.mask.T) + 1.0
             (left, top), (right, bottom) = points.min(0), points.max(0)
-            corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
-            self.border = np.array(corners, float)
+            corners = [left, top], [right, top], [right, bottom], [left, bottom]
+            self.border = np.array(corners)
         self.image, self.mask = pad_to_square(self.image), pad_to_square(self.mask)
         return self
 
@@ -94,7 +91,7 @@ class Slice(pydantic.BaseModel, arbitrary_types_allowed=True):
 def make_slice(source, names, **values):
     """Make a Slice; `values` may be functions that read them.
 
-    A DatasetError lists the problems of all fields, by their `names` in the source.
+    A DatasetError lists all problems, with the fields' `names` in the source.
     """
     try:
         return Slice(**values)
@@ -107,14 +104,18 @@ def read_mat(path):
     """Read a file of the dataset as a Slice; a DatasetError lists its problems."""
     path = Path(path)
     number = int(path.stem) if re.fullmatch(r"\d{1,9}", path.stem) else 0
-    names = {attribute: name for attribute, (name, _) in MAT_FIELDS.items()}
     with open_mat(path) as mat:
-
-        def reader(name, convert):
-            return lambda: convert(read_field(mat, f"cjdata/{name}"))
-
-        readers = {attribute: reader(*field) for attribute, field in MAT_FIELDS.items()}
-        return make_slice(path, names, file=number, **readers)
+        read = partial(read_field, mat)
+        return make_slice(
+            path,
+            {"pid": "PID", "mask": "tumorMask", "border": "tumorBorder"},
+            file=number,
+            pid=lambda: "".join(map(chr, read("cjdata/PID").ravel())),
+            label=lambda: read("cjdata/label").item(),
+            image=lambda: read("cjdata/image").T,  # column-major
+            mask=lambda: read("cjdata/tumorMask").T,
+            border=lambda: read("cjdata/tumorBorder").astype(float).reshape(-1, 2),
+        )
 
 
 def read_cvind(directory):
@@ -141,8 +142,7 @@ def load_figshare_index():
 def write_mat(path, image, mask, label, pid, border):
     """Write one slice in figshare's layout; nothing is checked.
 
-    `image` and `mask` are upright (rows, columns), stored as int16 and uint8; `border`
-    holds x1 y1 x2 y2 ... in 1-based pixel coordinates.
+    `image` and `mask` are upright; `border` holds x1 y1 x2 y2 ... in 1-based pixels.
     """
     fields = {
         "PID": np.array([[ord(character)] for character in pid], np.uint16),
@@ -151,13 +151,27 @@ def write_mat(path, image, mask, label, pid, border):
         "tumorBorder": np.reshape(border, (1, -1)).astype(float),
         "tumorMask": np.transpose(mask).astype(np.uint8),
     }
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as mat:
-        for name, values in fields.items():
-            compression = 3 if min(values.shape) > 1 else None
-            mat.create_dataset(f"cjdata/{name}", data=values, compression=compression)
+    _write_fields(path, {f"cjdata/{name}": fields[name] for name in fields})
 
 
 def write_cvind(path, folds):
     """Write ``cvind.mat``: the fold of every file, ordered by file number."""
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as mat:
-        mat["cvind"] = np.reshape(folds, (1, -1)).astype(float)
+    _write_fields(path, {"cvind": np.reshape(folds, (1, -1)).astype(float)})
+
+
+def _write_fields(path, fields):
+    """Write arrays with the header and the attributes that MATLAB needs."""
+    with atomic_write(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=512) as mat:
+            for name, values in fields.items():
+                compression = 3 if min(values.shape) > 1 else None
+                field = mat.create_dataset(name, data=values, compression=compression)
+                field.attrs["MATLAB_class"] = np.bytes_(
+                    MATLAB_CLASSES[str(field.dtype)]
+                )
+                if field.dtype.kind == "u":  # characters and logical values
+                    field.attrs["MATLAB_int_decode"] = np.int32(field.dtype.itemsize)
+                if field.parent.name != "/":
+                    field.parent.attrs["MATLAB_class"] = np.bytes_("struct")
+        with temporary.open("r+b") as file:
+            file.write(HEADER)

@@ -1,7 +1,6 @@
 """Guarded reading of MATLAB v7.3 (HDF5) files, which may be damaged or hostile.
 
-HDF5 follows links into other files, allocates any declared size, and reads beyond its
-memory where a chunk is shorter than declared.
+HDF5 follows links into other files, allocates any size, and trusts sizes of chunks.
 """
 
 import math
@@ -26,10 +25,8 @@ def open_mat(path):
             _check_heaps(content)
         return h5py.File(path, "r")
     except Exception as error:  # h5py raises half a dozen types
-        raise DatasetError(
-            f"{path}: cannot be read as a MATLAB v7.3 (HDF5) file ({shorten(error)}). "
-            "It may be damaged; download it again."
-        ) from None
+        problem = f"cannot be read as MATLAB v7.3 (HDF5) ({shorten(error)})"
+        raise DatasetError(f"{path}: {problem}. Download it again.") from None
 
 
 def _check_heaps(content):

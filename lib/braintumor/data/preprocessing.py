@@ -5,15 +5,13 @@ from PIL import Image
 
 PERCENTILES = (1, 99.5)  # of a slice's intensities; scaled to 0 and 255
 MAX_SIDE = 4096  # pixels; larger declared sizes come from broken or hostile files
-MAX_INTENSITY = 1e15  # larger magnitudes cannot be scaled in float32
-MIN_RANGE = 1e-15
+MIN_RANGE, MAX_INTENSITY = 1e-15, 1e15  # that can be scaled in float32
 
 
 def preprocess_slice(image, image_size, percentiles=PERCENTILES):
     """Scale a square slice to uint8 and resize it to (image_size, image_size).
 
-    `percentiles` of the intensities become 0 and 255; (0, 100) is MATLAB's
-    ``mat2gray``. Smaller sizes are averages of areas, larger ones are interpolated.
+    `percentiles` become 0 and 255; (0, 100) is MATLAB's ``mat2gray``.
     """
     ordered = np.sort(image, axis=None)  # np.percentile is slower
     ranks = [round(percent / 100 * (image.size - 1)) for percent in percentiles]
@@ -25,17 +23,14 @@ def preprocess_slice(image, image_size, percentiles=PERCENTILES):
 
 
 def resize_mask(mask, image_size):
-    """Resize a binary square mask to uint8 of shape (image_size, image_size).
-
-    A pixel is 1 if the tumor covers at least half of it.
-    """
+    """Resize a square mask to uint8; a pixel is 1 if the tumor covers half of it."""
     return (_resize(np.uint8(255) * mask, image_size) >= 128).astype(np.uint8)
 
 
 def _resize(image, image_size):
     if image.flags.f_contiguous:  # from MATLAB files; transposing avoids a copy
         return _resize(image.T, image_size).T
-    method = Image.BOX if image_size < len(image) else Image.BILINEAR
+    method = Image.BOX if image_size < len(image) else Image.BILINEAR  # BOX averages
     return np.asarray(Image.fromarray(image).resize((image_size, image_size), method))
 
 
@@ -53,10 +48,8 @@ def find_intensity_problem(image):
         return f"every pixel is {image.min()}, expected an MR slice"
     if high - low >= MIN_RANGE and max(-low, high) <= MAX_INTENSITY:
         return None
-    return (
-        f"got intensities {low:g} to {high:g}, expected finite ones up to "
-        f"{MAX_INTENSITY:g} and a range of at least {MIN_RANGE:g}"
-    )
+    expected = f"a range of {MIN_RANGE:g} or more, up to {MAX_INTENSITY:g}"
+    return f"got intensities {low:g} to {high:g}, expected {expected}"
 
 
 def to_network_input(images, channels=1):

@@ -33,10 +33,8 @@ def file_errors(path, remedy="Export or download it again"):
             error.args = (prefix + str(error),)
         raise
     except Exception as error:  # libraries raise a dozen types on damaged files
-        raise DatasetError(
-            f"{path}: cannot be read ({shorten(error)}), may be damaged or incomplete. "
-            f"{remedy}."
-        ) from None
+        message = f"cannot be read ({shorten(error)}), may be damaged. {remedy}."
+        raise DatasetError(prefix + message) from None
 
 
 def require(condition, what, got, expected, remedy):
@@ -48,8 +46,8 @@ def require(condition, what, got, expected, remedy):
 def check_size(rows, columns):
     """Raise DatasetError unless both sides are from 16 to MAX_SIDE pixels."""
     is_valid = 16 <= min(rows, columns) <= max(rows, columns) <= MAX_SIDE
-    got, expected = f"{rows} x {columns}", f"16 to {MAX_SIDE} pixels per side"
-    require(is_valid, "size", got, expected, "Export one slice")
+    expected = f"16 to {MAX_SIDE} pixels per side"
+    require(is_valid, "size", f"{rows} x {columns}", expected, "Export one slice")
 
 
 def check_scans(jpeg):
@@ -81,33 +79,29 @@ def to_gray(image):
     if image.has_transparency_data:
         black = PIL.Image.new("RGBA", image.size, "black")
         image = PIL.Image.alpha_composite(black, image.convert("RGBA"))
-    is_color = np.ptp(np.asarray(image.convert("RGB")), axis=2).max() > COLOR_TOLERANCE
-    return np.asarray(image.convert("L")), bool(is_color)
+    color_range = np.ptp(np.asarray(image.convert("RGB")), axis=2).max()
+    return np.asarray(image.convert("L")), bool(color_range > COLOR_TOLERANCE)
 
 
 def read_raster(path, page=None):
-    """Read (pixels, is_color) of a PNG, JPEG or TIFF file, turned as EXIF says.
-
-    Pixels are gray levels (rows, columns) as stored; `page` of a TIFF file is from 1.
-    A damaged file, or one that is not one gray slice, raises DatasetError.
-    """
+    """Read (pixels, is_color) of an image file, turned as EXIF says; pages from 1."""
     with file_errors(path), memory_map(path) as content:
         image = PIL.Image.open(content, formats=FORMATS)
-        # a phone's JPEG may hold a preview as a second page
         n_pages = _count_pages(image) if image.format == "TIFF" else 1
         image.seek(select_slice(n_pages, "page", page))
         check_size(image.height, image.width)
-        if image.format in ("JPEG", "MPO"):
+        if image.format in ("JPEG", "MPO"):  # the second page of MPO is a preview
             check_scans(content)
         is_high_bit = image.mode in HIGH_BIT_MODES
         is_gray = is_high_bit or ";16" not in str(image.tile)  # else cut to 8 bits
         require(is_gray, "colors", "16-bit channels", "8 bits", "Save it as gray")
-        tags = getattr(image, "tag_v2", {})  # of TIFF
-        turn = tags.get(274, 1)  # Pillow turns some such files, not all
+        tags = getattr(image, "tag_v2", {})  # of TIFF; 274: Pillow does not turn all
+        turn = tags.get(274, 1)
         require(turn == 1, "TIFF orientation", turn, "1", "Save it upright")
         pixels, is_color = to_gray(PIL.ImageOps.exif_transpose(image))
-        white_is_zero = is_high_bit and tags.get(262) == 0
-        return invert(pixels) if white_is_zero else pixels, is_color
+        if is_high_bit and tags.get(262) == 0:  # white is zero
+            pixels = invert(pixels)
+        return pixels, is_color
 
 
 def _count_pages(tiff):
