@@ -1,7 +1,4 @@
-"""Confidence intervals by bootstrap over patients, which are resampled whole.
-
-Slices of a patient are alike: resampling slices would give too narrow an interval.
-"""
+"""Confidence intervals by bootstrap over patients, which are resampled whole."""
 
 import numpy as np
 import pandas as pd
@@ -11,10 +8,7 @@ from braintumor.evaluation.metrics import mean_of
 
 
 def bootstrap_weights(groups, n_bootstrap=2000, seed=0):
-    """Count how often each row is in each resample of whole groups (n_rows,).
-
-    Returns a float32 array of shape (n_bootstrap, n_rows).
-    """
+    """Count each row in resamples of whole groups: float32 (n_bootstrap, n_rows)."""
     if n_bootstrap < 1:
         raise ParameterError(f"n_bootstrap: got {n_bootstrap}, expected 1 or more.")
     codes, names = pd.factorize(np.asarray(groups), sort=True)
@@ -26,14 +20,10 @@ def bootstrap_weights(groups, n_bootstrap=2000, seed=0):
 
 
 def bootstrap_interval(table, metric, groups="pid", n_bootstrap=2000, seed=0):
-    """Compute the 95% percentile interval of a metric(table, weights): low, high.
-
-    `groups` is a column of the table or an array (n_rows,).
-    """
+    """Compute the 95% interval of metric(table, weights); groups: column or array."""
     groups = table[groups] if isinstance(groups, str) else groups
     values = metric(table, bootstrap_weights(groups, n_bootstrap, seed))
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    return tuple(np.percentile(values, [2.5, 97.5]).tolist())
 
 
 def mean_interval(values, groups, n_bootstrap=2000, seed=0):

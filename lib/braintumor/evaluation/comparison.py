@@ -5,12 +5,7 @@ from braintumor.evaluation.scores import score_with_ci
 
 
 def paired_difference(table, other, metric, n_bootstrap=2000, cluster=str):
-    """Compute metric(table) - metric(other) for the same slices: {value, low, high}.
-
-    Each resample has the same patients of both tables, so what makes a patient hard
-    for both cancels out. `cluster` maps a pid to the group that is resampled whole,
-    such as `splits.patient_family`.
-    """
+    """Score metric(table) - metric(other) with resamples paired by cluster(pid)."""
     if sorted(table["file"]) != sorted(other["file"]):
         raise DatasetError(
             f"file: got {len(table)} and {len(other)} different slices, expected the "

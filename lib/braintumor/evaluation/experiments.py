@@ -8,11 +8,7 @@ from braintumor.evaluation.scores import SUMMARY_METRICS, summary_metrics
 
 
 def log_experiment(path, description, eval_split, tables, record):
-    """Append a row to an experiment log, a CSV file below the project.
-
-    `eval_split` is "validation" or "test", `tables` its predictions {task: table}, and
-    `record` the run.json of the training.
-    """
+    """Append a row to a CSV file: scores of {task: predictions}, run.json `record`."""
     parameters, path = record["parameters"], ROOT / path
     scores = dict.fromkeys(SUMMARY_METRICS) | summary_metrics(tables)
     row = {

@@ -16,9 +16,7 @@ def threshold_by_expected_dice(probability, image_size):
     """Resize a probability map and threshold it where the expected Dice is greatest.
 
     To first order (Dai and Li 2023), the expected Dice of the k most probable pixels is
-    2 * sum(their probabilities) / (k + sum(all probabilities)). The mask, bool of shape
-    (image_size, image_size), is empty only if every probability is 0: this is for
-    slices that are known to show a tumor.
+    2 * sum(their probabilities) / (k + sum(all)). The mask is empty only if all are 0.
     """
     resized = _resize(probability, image_size)
     ordered = np.sort(resized, axis=None)[::-1]
@@ -34,10 +32,7 @@ def expected_dice(probability, mask):
 
 
 def score_masks(prepared, rows, maps, threshold=threshold_at_half):
-    """Threshold maps (n, side, side) of rows of `prepared`; compute `slice_metrics`.
-
-    Returns a DataFrame with a row per slice, evaluated at its native size.
-    """
+    """Compute `slice_metrics` of maps (n, side, side) at native size: a row each."""
     scores = []
     for row, probability in zip(rows, maps, strict=True):
         y_true = prepared.native_mask(row)

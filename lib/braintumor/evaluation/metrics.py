@@ -1,8 +1,4 @@
-"""Metrics of masks, and of tables of predictions.
-
-A metric of a table takes `(table, weights=None)`. It returns a float, or with
-bootstrap weights (n_bootstrap, n_rows) an array of n_bootstrap values.
-"""
+"""Metrics of masks, and of tables of predictions."""
 
 from functools import wraps
 
@@ -28,19 +24,13 @@ def compute_iou(y_true, y_pred):
 
 
 def compute_hd95(y_true, y_pred, spacing_mm):
-    """Compute the 95% Hausdorff distance of bool masks in mm (Taha and Hanbury 2015).
-
-    It is the 95th percentile of the distances from each border pixel of either mask to
-    the nearest one of the other, both directions pooled. It is the diagonal of the
-    image if one mask is empty, and 0 if both are.
-    """
+    """Compute the pooled 95% Hausdorff distance in mm (Taha and Hanbury 2015)."""
     if not (y_true.any() and y_pred.any()):
         is_empty = not (y_true.any() or y_pred.any())
         return 0.0 if is_empty else float(np.hypot(*y_true.shape) * spacing_mm)
     borders = [np.argwhere(mask & ~binary_erosion(mask)) for mask in (y_true, y_pred)]
-    to_pred, _ = KDTree(borders[1]).query(borders[0])
-    to_true, _ = KDTree(borders[0]).query(borders[1])
-    return float(np.percentile([*to_pred, *to_true], 95) * spacing_mm)
+    distances = [KDTree(a).query(b)[0] for a, b in (borders, borders[::-1])]
+    return float(np.percentile(np.concatenate(distances), 95) * spacing_mm)
 
 
 def slice_metrics(y_true, y_pred, spacing_mm):
@@ -61,13 +51,12 @@ def predict_classes(table):
 
 def average_by_patient(table):
     """Average the class probabilities of each patient's slices: a row per pid."""
-    columns = {"y_true": "first", "fold": "first"}
-    columns |= dict.fromkeys(PROBABILITY_COLUMNS, "mean")
+    columns = {"y_true": "first"} | dict.fromkeys(PROBABILITY_COLUMNS, "mean")
     return table.groupby("pid", as_index=False).agg(columns)
 
 
 def _metric(function):
-    """Let a function of (table, weights) do without weights as well."""
+    """Return n_bootstrap values for weights (n_bootstrap, n_rows), a float for none."""
 
     @wraps(function)
     def metric(table, weights=None, **settings):
@@ -79,7 +68,6 @@ def _metric(function):
 
 
 def _sum(weights, values):
-    """Sum of the rows' values (n_rows, ...) in each resample: (n_bootstrap, ...)."""
     return weights @ np.asarray(values).astype(weights.dtype)
 
 
@@ -163,9 +151,8 @@ def median_of(column):
     def median(table, weights):
         order = np.argsort(table[column].to_numpy())
         counts = weights[:, order].cumsum(axis=1)
-        middle = (counts[:, -1:] - 1) / 2
-        ranks = np.floor(middle), np.ceil(middle)
-        rows = [order[(counts <= rank).sum(axis=1)] for rank in ranks]
+        last = counts[:, -1:] - 1
+        rows = [order[(counts <= k).sum(axis=1)] for k in (last // 2, (last + 1) // 2)]
         return table[column].to_numpy()[rows].mean(axis=0)
 
     return median

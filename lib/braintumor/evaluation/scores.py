@@ -14,11 +14,12 @@ from braintumor.training.fold_run import NEUTRAL_PARAMETERS, read_table
 
 # parameters in which the folds of a run may differ; the last two: in old records
 VARYING_PARAMETERS = {"fold", *NEUTRAL_PARAMETERS, "tried", "change"}
+BALANCED_ACCURACY = metrics.by_patient(metrics.balanced_accuracy)
 CLASSIFICATION_METRICS = {
     "accuracy by slice": metrics.accuracy,
     "macro F1 by slice": metrics.macro_f1,
     "accuracy by patient": metrics.by_patient(metrics.accuracy),
-    "balanced accuracy by patient": metrics.by_patient(metrics.balanced_accuracy),
+    "balanced accuracy by patient": BALANCED_ACCURACY,
     "expected calibration error": metrics.calibration_error,
     "accuracy by slice, most confident 90%": metrics.confident_accuracy,
 }
@@ -35,10 +36,7 @@ SEGMENTATION_METRICS = {
 # scores without interval, such as those of experiments.csv: {name: (task, metric)}
 SUMMARY_METRICS = {
     "accuracy by slice": ("classify", metrics.accuracy),
-    "balanced accuracy by patient": (
-        "classify",
-        metrics.by_patient(metrics.balanced_accuracy),
-    ),
+    "balanced accuracy by patient": ("classify", BALANCED_ACCURACY),
     "cross-entropy": ("classify", metrics.log_loss),
     "expected calibration error": ("classify", metrics.calibration_error),
     "mean Dice": ("segment", metrics.mean_of("dice")),
@@ -48,11 +46,7 @@ HEADLINE_METRICS = ("accuracy by slice", "balanced accuracy by patient", "mean D
 
 
 def load_predictions(run, task, folds=FOLDS):
-    """Load the test predictions of the finished folds of a task.
-
-    `run` is a folder below the project, such as results/published/full, or an absolute
-    path. Returns a table of all folds by file number, and run.json of each fold.
-    """
+    """Load test predictions, by file, and run.json of the finished folds of a run."""
     folder = ROOT / run / task
     paths = [folder / f"fold-{fold}" for fold in sorted(folds)]
     paths = [path for path in paths if (path / "run.json").exists()]
@@ -62,53 +56,39 @@ def load_predictions(run, task, folds=FOLDS):
             "Run the notebook that trains this task with the same results folder."
         )
     records = [json.loads((path / "run.json").read_text()) for path in paths]
-    _check_consistent(folder, records)
     table = pd.concat([read_table(path / "predictions.csv") for path in paths])
+    settings = [r["parameters"] | {"data digest": r["data"]["digest"]} for r in records]
+    problems = [
+        f"folds that differ in {name}"
+        for name in sorted(settings[0].keys() - VARYING_PARAMETERS)
+        if any(other.get(name) != settings[0][name] for other in settings)
+    ]
     repeated = table.loc[table["file"].duplicated(), "file"]
-    if len(repeated):
+    problems += [f"slice {file} in two folds" for file in repeated[:1]]
+    if problems:
         raise DatasetError(
-            f"{folder}: got slice {repeated.iloc[0]} in two folds, expected one. "
-            "Remove the fold that does not belong."
+            f"{folder}: got {', '.join(problems)}, expected folds of one run. "
+            "Remove those that do not belong."
         )
     return table.sort_values("file", ignore_index=True), records
 
 
-def _check_consistent(folder, records):
-    """Raise DatasetError if run.json dicts of a folder differ in data or settings."""
-    first, *others = (record["parameters"] for record in records)
-    names = first.keys() - VARYING_PARAMETERS
-    differing = [n for n in sorted(names) if any(p.get(n) != first[n] for p in others)]
-    if len({record["data"]["digest"] for record in records}) > 1:
-        differing.append("data")
-    if differing:
-        raise DatasetError(
-            f"{folder}: got folds that differ in {', '.join(differing)}, expected the "
-            "same in all. Remove the folds that do not belong."
-        )
-
-
 def load_fold_tables(run, task, records, name):
     """Load a table, such as history.csv, of the folds of `records`, with their fold."""
-    tables = []
-    for fold in [record["parameters"]["fold"] for record in records]:
-        table = read_table(ROOT / run / task / f"fold-{fold}" / name)
-        tables.append(table.assign(fold=fold))
+    folder, folds = ROOT / run / task, [r["parameters"]["fold"] for r in records]
+    tables = [read_table(folder / f"fold-{k}" / name).assign(fold=k) for k in folds]
     return pd.concat(tables, ignore_index=True)
 
 
 def fit_temperatures(validation):
-    """Fit a temperature to each fold's validation log loss: Series by fold.
-
-    Temperatures are limited to 0.25 to 4: without errors the best one is 0.
-    """
+    """Fit a temperature to each fold's validation log loss: Series by fold."""
 
     def loss(temperature, table):
         return metrics.log_loss(metrics.temperature_scale(table, temperature))
 
-    temperatures = {
-        fold: minimize_scalar(loss, bounds=(0.25, 4), args=(table,)).x
-        for fold, table in validation.groupby("fold")
-    }
+    temperatures, limits = {}, (0.25, 4)  # without errors the best one is 0
+    for fold, table in validation.groupby("fold"):
+        temperatures[fold] = minimize_scalar(loss, bounds=limits, args=(table,)).x
     return pd.Series(temperatures)
 
 
@@ -141,10 +121,8 @@ def format_scores(scores):
     rows = {}
     for name, score in scores.items():
         form = ".1f" if "(mm)" in name else ".3f"  # a pixel is half a mm
-        value, low, high = (
-            format(score[key], form) for key in ("value", "low", "high")
-        )
-        rows[name] = score | {"value": value, "95% interval": f"{low}–{high}"}
+        texts = {key: format(score[key], form) for key in ("value", "low", "high")}
+        rows[name] = score | texts | {"95% interval": "{low}–{high}".format(**texts)}
     return pd.DataFrame.from_dict(rows, orient="index").drop(columns=["low", "high"])
 
 
