@@ -7,14 +7,14 @@ import signal
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from braintumor.core.errors import DatasetError, LeakageError, ParameterError, printable
 from braintumor.core.files import ROOT
 from braintumor.data.download import download_figshare
 from braintumor.data.folder import check_folder, export_png
 from braintumor.data.prepared import open_data
 from braintumor.data.preprocessing import PERCENTILES
-
-# SciPy and TensorFlow take seconds: they are imported by the commands that need them.
 
 
 def main(arguments=None):
@@ -81,7 +81,7 @@ def _download(args):
 def _check(args):
     report = check_folder(args.directory)
     for file, problem in report["problems"]:
-        print(printable(f"problem  {file}: {problem}"))
+        print(f"problem  {file}: {problem}")
     if missing := report["missing"]:
         span = f"{missing[0]}.mat to {missing[-1]}.mat"
         print(f"missing  {len(missing)} of the slices in cvind.mat, {span}")
@@ -93,7 +93,7 @@ def _check(args):
 
 
 def _phantom(args):
-    from braintumor.data.phantom import write_phantom
+    from braintumor.data.phantom import write_phantom  # imports SciPy: a second
 
     write_phantom(args.directory, args.patients, size=args.size)
 
@@ -107,9 +107,7 @@ def _prepare(args):
 
 
 def _predict(args):
-    from tqdm import tqdm
-
-    from braintumor.inference import report
+    from braintumor.inference import report  # imports TensorFlow: seconds
     from braintumor.inference.formats import find_images
     from braintumor.inference.predictor import predict_files
 

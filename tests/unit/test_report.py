@@ -103,4 +103,4 @@ def test_stems_are_unique_and_short_enough_for_a_file_system():
     names = ("a/1.png", "b/1.png", "1.png-2", "1.dcm", "脑" * 83 + ".mat")
     stems = list(report.unique_stems([Path(name) for name in names]).values())
     assert stems[:4] == ["1.png", "1.png-2", "1.png-2-2", "1.dcm"]
-    assert len(stems[4].encode()) <= report.MAX_STEM
+    assert len(stems[4].encode()) < 200

@@ -16,7 +16,7 @@ OOD_SCORES = {
 THUMBNAIL_SIZE = 16  # pixels per side of the head, input of two of the scores
 
 
-def compute_ood_scores(reference, thumbnail, features, expected_dice):
+def compute_ood_scores(reference, features, expected_dice, thumbnail):
     """Compute the OOD scores (..., 4) of slices, as multiples of their thresholds.
 
     - reconstruction: distance of the thumbnail (..., 256) from its projection onto the

@@ -93,8 +93,7 @@ class Predictor:
         agreement = np.mean([compute_dice(mean_mask, m) for m in masks])
         dice = [expected_dice(*pair) for pair in zip(maps, masks, strict=True)]
         inputs = zip(self.references, outputs["features"], dice, strict=True)
-        thumbnail = outputs["thumbnail"]
-        scores = [compute_ood_scores(r, thumbnail, *pair) for r, *pair in inputs]
+        scores = [compute_ood_scores(*row, outputs["thumbnail"]) for row in inputs]
         scores = np.mean(scores, axis=0).round(3).tolist()
         return Prediction(
             image=image,

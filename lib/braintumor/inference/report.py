@@ -20,7 +20,6 @@ NOTICE = (
     "For research and teaching. Not a medical device: do not use it for any decision "
     "about a person."
 )
-MAX_STEM = 180  # bytes; a file name has at most 255
 HEADER = (
     f"{'image':28} {'predicted class':16} probability     std area (px)     mm2  "
     "box and warnings"
@@ -61,13 +60,13 @@ def to_dict(prediction):
     """Convert a prediction to a dict of JSON types; the box's ends are exclusive."""
     image, mask = prediction.image, prediction.mask
     spacing, regions = image.spacing_mm, regionprops(mask.astype(np.uint8))
-    std = float(prediction.probability_std[prediction.label - 1])
+    std = prediction.probability_std.astype(float).round(4).tolist()
     probabilities = prediction.probabilities.astype(float).round(4).tolist()
     return {
         "image": image.name,
         "predicted_class": LABELS[prediction.label],
         "probabilities": dict(zip(LABELS.values(), probabilities, strict=True)),
-        "probability_std": round(std, 4),
+        "probability_std": std[prediction.label - 1],
         "area_pixels": int(mask.sum()),
         "area_mm2": round(float(mask.sum() * np.prod(spacing)), 1) if spacing else None,
         "box": regions[0].bbox if regions else None,  # top, left, bottom, right
@@ -116,7 +115,7 @@ def unique_stems(paths):
     """Return {path: file name}; equal names get a number, long names are cut."""
     stems = {}
     for path in paths:
-        name = os.fsencode(path.name)[:MAX_STEM].decode(errors="ignore")
+        name = os.fsencode(path.name)[:180].decode(errors="ignore")  # of 255 bytes
         stem, number = name, 1
         while stem in stems:
             number += 1
