@@ -42,9 +42,9 @@ def atomic_write(path):
 
 def directory_lock(path):
     """Return the reentrant lock of the folder `path`; a second process waits."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lock = Path(path).with_name(f".{Path(path).name}.lock")
-    return FileLock(lock, is_singleton=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
 
 
 @contextmanager
@@ -72,5 +72,4 @@ def write_json(path, value):
 
 def sha256(path):
     """Return the SHA-256 of a file as a hexadecimal string."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

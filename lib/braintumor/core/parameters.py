@@ -13,8 +13,7 @@ from braintumor.core.files import ROOT
 def check_parameters(namespace):
     """Validate the parameters of the running notebook and return them as a dict.
 
-    `namespace` is its globals(), directly after the parameters cell. Raises
-    ParameterError, also for undeclared names in papermill's cell.
+    `namespace` is its globals(), in which names from papermill must be declared.
     """
     declared = namespace.get("__annotations__", {})
     names = set(declared)

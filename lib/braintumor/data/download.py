@@ -17,13 +17,11 @@ RETRIES = 4  # per file
 
 
 class RemoteFile(NamedTuple):
-    """A zip of the .mat files `members`, or a single .mat file."""
-
     name: str
-    path: str  # relative to the base URL
+    path: str  # below the base URL
     md5: str
     size: int  # bytes
-    members: list
+    members: list  # .mat files in the zip, or the file itself
 
 
 def _zip_of(first, last, *record):
@@ -44,10 +42,9 @@ FIGSHARE_FILES = [  # as figshare's record lists them; the server was not reache
 def download_figshare(
     directory, base_url=FIGSHARE_URL, files=FIGSHARE_FILES, progress=True
 ):
-    """Download what is missing of 1.mat, 2.mat, ... and cvind.mat; return the names.
+    """Download what is missing of the .mat files; return the names of the downloads.
 
-    A partial download continues from `directory`/.download, and a file put there by
-    hand is used if its MD5 is correct.
+    Partial ones in `directory`/.download continue; a zip put there by hand is used.
     """
     directory = Path(directory).expanduser()
     store = directory / ".download"
@@ -76,10 +73,9 @@ def _fetch(file, url, store, progress):
     try:
         server.fetch(file.name, downloader=resume)
     except (ValueError, requests.RequestException) as error:
-        raise DatasetError(
-            f"{file.name}: cannot be downloaded from {url} ({shorten(error)}). Run the "
-            f"command again to continue, or download it from {DOI} to {store}."
-        ) from error
+        problem = f"cannot be downloaded from {url} ({shorten(error)})"
+        remedy = f"Run the command again, or download it from {DOI} to {store}"
+        raise DatasetError(f"{file.name}: {problem}. {remedy}.") from error
 
 
 def _unpack(path, members):

@@ -21,11 +21,12 @@ from braintumor.data.preprocessing import (
     find_intensity_problem,
     pad_to_square,
 )
+from braintumor.data.raster import file_errors
 from braintumor.data.splits import FOLDS
 
 SPACING_MM = 0.49  # at 512 pixels, from the dataset's paper
-HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64 HDF5 schema 1.00 .".ljust(116)
-HEADER += bytes(8) + b"\0\2IM"  # without it MATLAB takes a file for text
+HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Sun Apr 02 2017 "
+HEADER = (HEADER + b"HDF5 schema 1.00 .").ljust(116) + bytes(8) + b"\0\2IM"
 MATLAB_CLASSES = dict(uint16="char", int16="int16", uint8="logical", float64="double")
 
 
@@ -103,13 +104,12 @@ def make_slice(source, names, **values):
 def read_mat(path):
     """Read a file of the dataset as a Slice; a DatasetError lists its problems."""
     path = Path(path)
-    number = int(path.stem) if re.fullmatch(r"\d{1,9}", path.stem) else 0
-    with open_mat(path) as mat:
+    with file_errors(path), open_mat(path) as mat:
         read = partial(read_field, mat)
         return make_slice(
             path,
             {"pid": "PID", "mask": "tumorMask", "border": "tumorBorder"},
-            file=number,
+            file=int(path.stem) if re.fullmatch(r"\d{1,9}", path.stem) else 0,
             pid=lambda: "".join(map(chr, read("cjdata/PID").ravel())),
             label=lambda: read("cjdata/label").item(),
             image=lambda: read("cjdata/image").T,  # column-major
@@ -123,11 +123,8 @@ def read_cvind(directory):
     path = Path(directory) / "cvind.mat"
     if not os.path.lexists(path):
         return None
-    with open_mat(path) as mat:
-        try:
-            folds = read_field(mat, "cvind").ravel()
-        except Exception as error:
-            raise DatasetError(f"{path}: cvind: {shorten(error)}") from None
+    with file_errors(path), open_mat(path) as mat:
+        folds = read_field(mat, "cvind").ravel()
     if not np.isin(folds, FOLDS).all():
         raise DatasetError(f"{path}: cvind: got other values, expected folds 1 to 5")
     return folds.astype(int)

@@ -37,7 +37,6 @@ def find_slices(directory):
     """List the slices of a folder as SliceSource, ordered by file number.
 
     The folder holds ``slices.csv``, or .mat files named by number (also in subfolders).
-    Raises DatasetError if it holds neither, or a file number twice.
     """
     directory, paths = Path(directory), {}
     if (directory / "slices.csv").exists():
@@ -46,15 +45,10 @@ def find_slices(directory):
         name = path.relative_to(directory).as_posix()
         match = re.fullmatch(r"([^./][^/]*/)*(\d{1,9})\.mat", name)  # none is hidden
         if match and (other := paths.setdefault(int(match[2]), path)) != path:
-            raise DatasetError(
-                f"{path}: file number {match[2]} is there twice, also as {other}. "
-                "Keep one."
-            )
+            raise DatasetError(f"{path}: file number repeated in {other}. Keep one.")
     if not paths:
-        raise DatasetError(
-            f"{directory}: holds no slices, expected 1.mat, 2.mat, ... or slices.csv "
-            f"with the columns {', '.join(REQUIRED_COLUMNS)}"
-        )
+        expected = f"1.mat, ... or slices.csv with {', '.join(REQUIRED_COLUMNS)}"
+        raise DatasetError(f"{directory}: holds no slices, expected {expected}.")
     return [SliceSource(number, paths[number]) for number in sorted(paths)]
 
 
@@ -66,10 +60,9 @@ def _read_table(table):
     is_complete = len(rows) and set(REQUIRED_COLUMNS) <= set(rows)
     has_more_cells = not isinstance(rows.index, pd.RangeIndex)
     if not is_complete or has_more_cells or rows["image"].duplicated().any():
-        raise DatasetError(
-            f"{table}: got {len(rows)} rows of {shorten([*rows])}, expected rows of "
-            f"{', '.join(REQUIRED_COLUMNS)}, without more cells or repeated images"
-        )
+        expected = f"rows of {', '.join(REQUIRED_COLUMNS)}, each image once"
+        got = f"{len(rows)} rows of {shorten([*rows])}"
+        raise DatasetError(f"{table}: got {got}, expected {expected}.")
     records = rows.to_dict("records")
     return [SliceSource(number, table, row) for number, row in enumerate(records, 1)]
 
@@ -100,16 +93,11 @@ def _read_image(source, column):
 
 
 def map_slices(function, sources, n_jobs=None, description="", progress=True):
-    """Yield ``function(source)`` in order, computed by `n_jobs` processes.
-
-    None takes all cores for MIN_PARALLEL slices or more, otherwise this process.
-    """
-    if n_jobs is None:
-        n_jobs = -1 if len(sources) >= MIN_PARALLEL else 1
+    """Return an iterator of ``function(source)``, computed by `n_jobs` processes."""
+    n_jobs = n_jobs or (-1 if len(sources) >= MIN_PARALLEL else 1)
     parallel = joblib.Parallel(n_jobs, return_as="generator")
     results = parallel(joblib.delayed(function)(source) for source in sources)
-    bar = {"desc": description, "unit": " slices", "disable": not progress}
-    yield from tqdm(results, total=len(sources), **bar)
+    return tqdm(results, description, len(sources), disable=not progress)
 
 
 def check_folder(directory, n_jobs=None, progress=True):
@@ -118,22 +106,21 @@ def check_folder(directory, n_jobs=None, progress=True):
     Returns a dict: found (readable slices per class name), missing (file numbers that
     only cvind.mat has), notes (list of str), problems (list of (file, problem)).
     """
-    directory, sources, missing = Path(directory), find_slices(directory), []
+    directory, sources = Path(directory), find_slices(directory)
     results = list(map_slices(_check_slice, sources, n_jobs, "checking", progress))
     errors = [result for result in results if isinstance(result, DatasetError)]
     rows = [result for result in results if isinstance(result, tuple)]
     table = pd.DataFrame(rows, columns=["file", "pid", "label", "fold"])
+    kind, missing = None, set()
     try:
         _, kind = find_folds(directory, table)
     except DatasetError as error:
         errors.append(error)
-        kind = None
     if kind == "cvind":
-        files = range(1, len(read_cvind(directory)) + 1)
-        missing = sorted(set(files).difference(source.file for source in sources))
+        missing = set(range(1, len(read_cvind(directory)) + 1))
     return {
         "found": {name: int(table["label"].eq(k).sum()) for k, name in LABELS.items()},
-        "missing": missing,
+        "missing": sorted(missing.difference(source.file for source in sources)),
         "notes": ["no folds are given: families are grouped"] if kind == "made" else [],
         "problems": [tuple(str(error).split(": ", 1)) for error in errors],
     }
@@ -150,8 +137,7 @@ def _check_slice(source):
 def find_folds(directory, table):
     """Return the folds of slices and their source: "given", "cvind", or None, "made".
 
-    `table` has the columns file, pid, label and fold. Raises DatasetError if labels of
-    a patient differ, or if some slices have no fold.
+    Raises DatasetError if labels of a patient differ, or if some slices have no fold.
     """
     n_labels = table.groupby("pid")["label"].nunique()
     if mixed := [*n_labels.index[n_labels > 1]]:
@@ -173,10 +159,10 @@ def export_png(directory, out, progress=True):
     Minimum and maximum of a slice become 0 and 255. Returns the number of files.
     """
     sources = find_slices(directory)
-    for source in tqdm(sources, "exporting", unit=" slices", disable=not progress):
+    for source in tqdm(sources, "exporting", disable=not progress):
         item = read_slice(source)
         name = f"{item.label}/{item.file}.matlabel={item.label}.png"
+        gray = preprocess_slice(item.image, len(item.image), (0, 100))
         with atomic_write(Path(out) / name) as path:
-            gray = preprocess_slice(item.image, len(item.image), (0, 100))
             Image.fromarray(gray).save(path)
     return len(sources)

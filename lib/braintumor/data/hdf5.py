@@ -11,7 +11,6 @@ import zlib
 import h5py
 import numpy as np
 
-from braintumor.core.errors import DatasetError, shorten
 from braintumor.core.files import memory_map
 from braintumor.data.preprocessing import MAX_SIDE
 
@@ -19,14 +18,10 @@ DEFLATE, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 
 
 def open_mat(path):
-    """Open a MATLAB v7.3 file, or raise a DatasetError that names `path`."""
-    try:
-        with memory_map(path) as content:
-            _check_heaps(content)
-        return h5py.File(path, "r")
-    except Exception as error:  # h5py raises half a dozen types
-        problem = f"cannot be read as MATLAB v7.3 (HDF5) ({shorten(error)})"
-        raise DatasetError(f"{path}: {problem}. Download it again.") from None
+    """Open a MATLAB v7.3 file; errors are of half a dozen types."""
+    with memory_map(path) as content:
+        _check_heaps(content)
+    return h5py.File(path, "r")
 
 
 def _check_heaps(content):

@@ -18,7 +18,7 @@ from braintumor.core.files import atomic_directory, write_json
 from braintumor.data.figshare import write_cvind, write_mat
 from braintumor.data.phantom_anatomy import PLANE_AXES, Head, SlicePlane, ellipsoid
 
-GENERATOR = 2  # raise it whenever the same seed gives other bytes
+GENERATOR = 3  # raise it whenever the same seed gives other bytes
 MENINGIOMA, GLIOMA, PITUITARY = CLASSES = 1, 2, 3
 SHARES = 0.35, 0.38, 0.27  # of the classes in figshare's patients
 TUMORS = {  # ranges of radius, depth in the brain (both cm), intensity; share of edema
@@ -141,14 +141,13 @@ def _write_patient(directory, patient, seed, size):
         view = SlicePlane.through(tumor.center, plane, fov, size, rotation, shift)
         offsets = _sample_offsets(view, head, tumor, len(part))
         for file, offset in zip(part, offsets, strict=True):
-            side = (
-                size // 2 if file - patient.first_file < patient.n_half_size else size
-            )
+            is_half_size = file < patient.first_file + patient.n_half_size
+            side = size // 2 if is_half_size else size
             # scanners are no finer than 256 samples
             sampled = replace(view.move(offset), size=max(side // 2, min(side, 256)))
             image, distance = head.render(sampled, tumor)
-            # manual outlines vary
-            border, mask = _trace_border(distance - rng.normal(0.02, 0.04), side)
+            distance -= rng.normal(0.02, 0.04)  # manual outlines vary
+            border, mask = _trace_border(distance, side)
             scanner = np.random.default_rng([seed, 3, patient.Index])
             image = _acquire(image, sampled, scanner, rng, side)
             path = directory / f"{file}.mat"
@@ -160,16 +159,14 @@ def _write_patient(directory, patient, seed, size):
 def write_phantom(
     directory, n_patients=60, seed=0, size=512, progress=True, n_jobs=None
 ):
-    """Write 1.mat ... N.mat, cvind.mat, planes.csv and phantom.json.
+    """Write 1.mat ... N.mat, cvind.mat, planes.csv and phantom.json to a new folder.
 
-    `directory` is new or empty. Same arguments give the same bytes, whatever `n_jobs`.
+    Same arguments give the same bytes, whatever `n_jobs`.
 
     Parameters
     ----------
-    n_patients : int
-        At least 15, of about ten slices each.
     size : int
-        Pixels per side, 64 to 1024; a few slices have half of it.
+        Pixels per side; a few slices have half of it.
     n_jobs : int, optional
         Processes as in joblib; by default one up to 128 pixels, else one per core.
     """
@@ -185,11 +182,11 @@ def write_phantom(
     n_jobs = n_jobs or (1 if size <= 128 else -1)
     with atomic_directory(directory) as temporary:
         write = delayed(_write_patient)
-        patients = cohort.itertuples()
+        patients = tqdm(
+            cohort.itertuples(), "phantom", n_patients, disable=not progress
+        )
         jobs = (write(temporary, patient, seed, size) for patient in patients)
-        results = Parallel(n_jobs, return_as="generator")(jobs)
-        bar = dict(desc="phantom", unit="patient", disable=not progress)
-        rows = sum(tqdm(results, total=n_patients, **bar), [])
+        rows = sum(Parallel(n_jobs)(jobs), [])
         planes = pd.DataFrame(rows, columns=["file", "plane"])
         planes.to_csv(temporary / "planes.csv", index=False, lineterminator="\n")
         write_cvind(temporary / "cvind.mat", cohort.fold.repeat(cohort.n_slices))

@@ -1,9 +1,8 @@
 """Anatomy of the phantom: an analytic head, rendered with a tumor on any plane.
 
 Points are float32 (3, n) in cm: x to the right of the image, y to the nose, z to the
-crown, from between the hemispheres. White matter has intensity 1. Distances are signed,
-negative inside a body. Nothing is copied or learned from a real image: the shapes are
-ellipsoids of `phantom_anatomy.csv`, mirrored; later bodies cover earlier ones.
+crown. Distances are negative inside a body. Bodies are the ellipsoids of
+`phantom_anatomy.csv`, mirrored, not learned from images; later ones cover earlier ones.
 """
 
 from dataclasses import dataclass, replace
@@ -52,8 +51,8 @@ class SlicePlane:
 
     def move(self, offset):
         """Return the parallel plane `offset` cm further along the normal."""
-        center = self.center + offset * np.cross(self.right, self.down)
-        return replace(self, center=center)
+        normal = np.cross(self.right, self.down)
+        return replace(self, center=self.center + offset * normal)
 
     def points(self):
         """Return the positions in cm, row by row, float32 (3, size * size)."""

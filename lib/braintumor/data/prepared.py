@@ -31,8 +31,8 @@ FORMAT_VERSION = 2  # raise it when the same slices would be prepared differentl
 class PreparedData:
     """Slices as uint8 memory maps (n, side, side); masks are 0 or 1.
 
-    `index` has one row per slice. Its size, tumor_area, border (x1 y1 x2 y2 ...) and
-    mask_bits (compressed mask) are those of the native slice, in pixels.
+    In the `index`, size, tumor_area, border (x1 y1 x2 y2 ...) and mask_bits
+    (compressed) are those of the native slice, in pixels.
     """
 
     index: pd.DataFrame
@@ -44,18 +44,14 @@ class PreparedData:
         """Return the mask of one row at its native size: (size, size) bool."""
         size, bits = self.index.iloc[row][["size", "mask_bits"]]
         packed = np.frombuffer(zlib.decompress(bits), np.uint8)
-        flat = np.unpackbits(packed, count=size**2)
-        return flat.reshape(size, size).T.astype(bool)
+        bits = np.unpackbits(packed, count=size**2)
+        return bits.reshape(size, size).T.astype(bool)
 
 
 def prepare_data(
     directory, out, image_size, percentiles=PERCENTILES, n_jobs=None, progress=True
 ):
-    """Read all slices of a folder and write a prepared set to `out`, or nothing.
-
-    An older prepared set is replaced. The first broken slice raises a DatasetError;
-    ``check_folder`` lists all. See ``preprocess_slice`` and ``map_slices``.
-    """
+    """Prepare all slices of a folder in `out`; the first broken slice raises."""
     directory, out = Path(directory), Path(out)
     if not 16 <= image_size <= MAX_SIDE:
         raise DatasetError(f"image_size: got {image_size}, expected 16 to {MAX_SIDE}")
@@ -69,20 +65,15 @@ def prepare_data(
         images = open_memmap(folder / "images.npy", "w+", np.uint8, shape)
         masks = open_memmap(folder / "masks.npy", "w+", np.uint8, shape)
         for number, (row, image, mask) in enumerate(results):
-            rows.append(row)
             images[number], masks[number] = image, mask
+            rows.append(row)
         index = pd.DataFrame(rows)
         kind = _detect_kind(directory, index, sources)
-        info = {
-            "kind": kind,
-            "folds": _complete_index(directory, index, kind),
-            "digest": _compute_digest(index, images, masks),
-            "size": image_size,
-            "percentiles": list(percentiles),
-            "slices": len(index),
-            "source": str(directory.resolve()),
-            "fingerprint": _fingerprint(directory),
-        }
+        info = dict(kind=kind, folds=_complete_index(directory, index, kind))
+        info |= dict(digest=_compute_digest(index, images, masks), slices=len(index))
+        info |= dict(size=image_size, percentiles=list(percentiles))
+        info |= dict(source=str(directory.resolve()))
+        info |= dict(fingerprint=_fingerprint(directory))
         index.to_parquet(folder / "index.parquet", index=False)
         write_json(folder / "prepared.json", info)
     return open_prepared(out)
@@ -91,19 +82,11 @@ def prepare_data(
 def _prepare_slice(source, image_size, percentiles):
     item = read_slice(source)
     bits = np.packbits(item.mask.T)  # column-major as in MATLAB files: no copy
-    row = {
-        "file": item.file,
-        "pid": item.pid,
-        "family": patient_family(item.pid),
-        "label": item.label,
-        "plane": item.plane,
-        "fold": item.fold,
-        "size": len(item.image),
-        "spacing_mm": item.spacing_mm,
-        "tumor_area": int(item.mask.sum()),
-        "border": item.border.ravel(),
-        "mask_bits": zlib.compress(bits, 1),
-    }
+    row = dict(file=item.file, pid=item.pid, family=patient_family(item.pid))
+    row |= dict(label=item.label, plane=item.plane, fold=item.fold)
+    row |= dict(size=len(item.image), spacing_mm=item.spacing_mm)
+    row |= dict(tumor_area=int(item.mask.sum()), border=item.border.ravel())
+    row["mask_bits"] = zlib.compress(bits, 1)
     image = preprocess_slice(item.image, image_size, percentiles)
     return row, image, resize_mask(item.mask, image_size)
 
@@ -121,8 +104,8 @@ def _compute_digest(index, images, masks):
 def _detect_kind(directory, index, sources):
     if (directory / "phantom.json").exists():
         return "phantom"
+    columns = ["file", "pid", "label"]
     figshare = load_figshare_index().reindex(index["file"]).reset_index()
-    columns = ["pid", "label"]
     if not figshare[columns].eq(index[columns]).all(axis=None):
         return "folder"
     is_jpeg = read_slice(sources[0]).image.max() <= 255
@@ -139,8 +122,8 @@ def _complete_index(directory, index, kind):
         index["plane"] = index["file"].map(table["plane"])
     index["plane"] = pd.Categorical(index["plane"].fillna("unknown"), PLANES)
     folds, source = find_folds(directory, index)
-    index["fold"] = assign_folds(index, "family") if folds is None else folds
-    index["fold"] = index["fold"].astype(int)
+    folds = assign_folds(index, "family") if folds is None else folds
+    index["fold"] = folds.astype(int)
     if kind != "folder":
         index["spacing_mm"] = SPACING_MM * 512 / index["size"]
     index["spacing_mm"] = index["spacing_mm"].astype(float)
@@ -199,9 +182,7 @@ def _find_or_generate(data):
             if not directory.exists():
                 write_phantom(directory)
     if not directory.is_dir():
-        raise DatasetError(
-            f"{directory}: got no folder, expected a folder of slices. Check the name."
-        )
+        raise DatasetError(f"{directory}: no such folder. Check the name.")
     return directory
 
 
@@ -216,10 +197,7 @@ def cache_dir(data, image_size, percentiles=PERCENTILES):
 
 
 def resolve_data(data):
-    """Return the folder of slices of `data` as an absolute path.
-
-    A relative path is below the current folder, or the project's if it is not there.
-    """
+    """Return the folder `data` of slices, below the current or the project folder."""
     if data == "phantom":
         return ROOT / "data" / "phantom"
     path = Path(data).expanduser()
@@ -228,8 +206,7 @@ def resolve_data(data):
 
 def read_slice_by_number(data, file):
     """Read the slice with number `file` of `data`, see ``open_data``."""
-    directory = _find_or_generate(data)
-    for source in find_slices(directory):
-        if source.file == file:
-            return read_slice(source)
-    raise DatasetError(f"{directory}: holds no slice {file}. Check the number.")
+    sources = {s.file: s for s in find_slices(_find_or_generate(data))}
+    if file not in sources:
+        raise DatasetError(f"{data}: holds no slice {file}. Check the number.")
+    return read_slice(sources[file])

@@ -36,15 +36,12 @@ class Split:
 
 
 def patient_family(pid):
-    """Return `pid` without a last letter: MR040240B and MR040240 are one family.
-
-    The dataset does not document whether a family is one person.
-    """
+    """Return `pid` without a last letter, as MR040240 of MR040240B."""
     return re.sub(r"(?<=^MR\d{6})[A-Z]$", "", pid)
 
 
 def _split_rows(table, column, n_parts, seed):
-    """Return an iterator of (other rows, part); groups of `column` stay whole."""
+    """Yield (other rows, part) of each part; groups of `column` stay whole."""
     from sklearn.model_selection import KFold, StratifiedGroupKFold  # takes a second
 
     if column is None:
@@ -63,19 +60,17 @@ def assign_folds(index, protocol, seed=0):
     """Return the fold (1 to 5) of each row of `index` as an int array."""
     if protocol == "official":
         return index["fold"].to_numpy()
-    parts = _split_rows(index, GROUP_COLUMNS[protocol], len(FOLDS), seed)
     folds = np.zeros(len(index), int)
-    for fold, (_, rows) in zip(FOLDS, parts, strict=True):
+    parts = _split_rows(index, GROUP_COLUMNS[protocol], len(FOLDS), seed)
+    for fold, (_, rows) in enumerate(parts, 1):
         folds[rows] = fold
     return folds
 
 
 def make_split(index, protocol, fold, seed=0, validation=0.15):
-    """Split an index for testing on one fold.
+    """Split an index for testing on one fold, with a fraction of others for validation.
 
-    About the fraction `validation` of the other folds is for validation, stratified by
-    class, in whole patients (official) or families (family). Raises LeakageError if one
-    of them is in several folds, against the protocol.
+    Raises LeakageError if a patient (official) or family is in several folds.
     """
     from sklearn.model_selection import train_test_split
 
@@ -101,11 +96,10 @@ def make_split(index, protocol, fold, seed=0, validation=0.15):
 
 
 def make_original_split(index, name, seed, n_exported=N_EXPORTED):
-    """Split slices at random in the proportions of the original study.
+    """Split slices at random in the proportions ORIGINAL_SPLITS[name].
 
-    Both splits (`name` is a key of ORIGINAL_SPLITS) come from one permutation, so the
-    test slices of "ensemble" are among those of "single". Files after `n_exported` are
-    left out; None takes all.
+    All come from one permutation, so the test slices of "ensemble" are among those of
+    "single". Files after `n_exported` are left out; None takes all.
     """
     rows = np.flatnonzero(index["file"] <= (n_exported or np.inf))
     n_train, _, n_test = np.array(ORIGINAL_SPLITS[name]) * len(rows) / N_EXPORTED
@@ -115,10 +109,9 @@ def make_original_split(index, name, seed, n_exported=N_EXPORTED):
 
 
 def audit_leakage(index, split):
-    """Count patients and families of the test part that are in another part, too.
+    """Count patients and families that are in the test part and another part.
 
-    Returns a DataFrame with the rows pid and family; n_test_slices and test_fraction
-    are their slices in the test part.
+    Returns a table with the rows pid and family; n_test_slices are of the test part.
     """
     others = index.iloc[np.concatenate([split.train, split.validation])]
     test = index[["pid", "family"]].iloc[split.test]
