@@ -25,7 +25,6 @@ from braintumor.data.splits import FOLDS
 
 IMAGE_SIZE = 128
 N_DATASET = 3064  # slices
-WAYS = ["usual", "ours"]
 
 
 def measure_seconds(call):

@@ -53,9 +53,8 @@ def build_training(
     batches = training_batches(images[split.train], train, BATCH_SIZE, 1, {})
     validation = to_network_input(images[split.validation])
     y_true = {task: target[split.validation] for task, target in targets.items()}
-    return SimpleNamespace(
-        model=model, batches=batches, steps=steps, x=validation, y_true=y_true
-    )
+    data = {"x": validation, "y_true": y_true}
+    return SimpleNamespace(model=model, batches=batches, steps=steps, **data)
 
 
 def measure_step(model, batches, n_steps=12):
@@ -101,10 +100,8 @@ def profile_step(training, step):
     times["forward"] = statistics.median(forward)
     times["backward and update"] = step - sum(times.values())
     convolutions = [n for n in model.layers if isinstance(n, keras.layers.Conv2D)]
-    operations = 2 * sum(
-        np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:3])
-        for layer in convolutions
-    )
+    sizes = [(n.kernel.shape, n.output.shape[1:3]) for n in convolutions]
+    operations = 2 * sum(np.prod(kernel) * np.prod(size) for kernel, size in sizes)
     # a backward pass is two forward passes
     rates = {"training": round(3 * operations * BATCH_SIZE / step / 1e9)}
     for dtype in ("float32", "bfloat16"):
@@ -145,9 +142,7 @@ def bench_time_to_score(data, accuracy=0.85, dice=0.7):
         last[name] = scores | {"seconds": round(seconds)}
     rows = []
     for name, goal in goals.items():
-        (ours, ours_over), (usual, over) = (
-            reached[network][name] for network in reached
-        )
+        (ours, ours_over), (usual, over) = (r[name] for r in reached.values())
         texts = f"{over}{usual:.0f}", f"{ours_over}{ours:.0f}"
         ratio = "" if ours_over else f"{over}{usual / ours:.1f}"
         what = f"train to {name} {goal} on validation patients"
@@ -157,9 +152,9 @@ def bench_time_to_score(data, accuracy=0.85, dice=0.7):
 
 def evaluate(training):
     """Return accuracy and mean Dice at a threshold of one half."""
-    outputs = training.model.predict(training.x, verbose=0)
-    is_correct = outputs["classify"].argmax(axis=1) == training.y_true["classify"]
-    masks = zip(training.y_true["segment"] > 0, outputs["segment"][..., 0], strict=True)
-    dice = [compute_dice(y_true, y_pred >= 0.5) for y_true, y_pred in masks]
-    scores = {"accuracy": is_correct.mean(), "Dice": np.mean(dice)}
+    outputs, y_true = training.model.predict(training.x, verbose=0), training.y_true
+    is_correct = outputs["classify"].argmax(axis=1) == y_true["classify"]
+    masks = zip(y_true["segment"] > 0, outputs["segment"][..., 0] >= 0.5, strict=True)
+    scores = {"accuracy": is_correct.mean()}
+    scores["Dice"] = np.mean([compute_dice(*pair) for pair in masks])
     return {name: round(float(score), 3) for name, score in scores.items()}

@@ -28,8 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fuzz_mutations import MUTATIONS, damage
-from fuzz_seeds import GRAY, MASK, PIXELS, TABLE, encode, make_seeds
+from fuzz_inputs import GRAY, MASK, MUTATIONS, PIXELS, TABLE, damage, encode, make_seeds
 from results import save_results
 from tqdm import tqdm
 

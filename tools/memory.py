@@ -63,11 +63,9 @@ def gather_training(folders):
         # a joint network leaves one record per task: count the first
         if "epochs" in record and parameters.get("task", tasks[0]) == tasks[0]:
             # crop_to: records of the first edition
-            head_size = parameters.get("head_size", parameters.get("crop_to"))
-            image_size = head_size or parameters["image_size"]
-            rows.append(
-                (image_size, record["data"]["slices"], record["peak_memory_mb"])
-            )
+            side = parameters.get("head_size", parameters.get("crop_to"))
+            side = side or parameters["image_size"]
+            rows.append((side, record["data"]["slices"], record["peak_memory_mb"]))
     table = pd.DataFrame(rows, columns=["pixels", "slices", "peak MB"])
     peaks = table.groupby(["pixels", "slices"])["peak MB"].agg(["size", "max"])
     peaks.columns = ["measured", "peak MB"]
@@ -75,12 +73,11 @@ def gather_training(folders):
 
 
 def main(folder, results):
-    rows = []
-    for image_size in LIMITS_MB:
-        n_slices, peak = measure_preparation(folder, image_size)
-        rows.append(("preparing", image_size, n_slices, 1, peak))
-    columns = ["what", "pixels", "slices", "measured", "peak MB"]
-    preparing = pd.DataFrame(rows, columns=columns)
+    sizes = list(LIMITS_MB)
+    measured = [measure_preparation(folder, image_size) for image_size in sizes]
+    preparing = pd.DataFrame(measured, columns=["slices", "peak MB"])
+    preparing = preparing.assign(what="preparing", pixels=sizes, measured=1)
+    preparing = preparing[["what", "pixels", "slices", "measured", "peak MB"]]
     table = pd.concat([preparing, gather_training(results)], ignore_index=True)
     table["limit MB"] = table["pixels"].map(LIMITS_MB).astype("Int64")
     print(table.to_string(index=False))

@@ -63,15 +63,9 @@ SECTIONS = """
 return [...document.querySelectorAll('.bd-article h2')].map(heading =>
   [heading.closest('section').id, heading.firstChild.textContent.trim()]);
 """
-PAPER = {
-    "paperWidth": 8.27,
-    "paperHeight": 11.69,
-    "marginTop": 0.6,
-    "marginBottom": 0.7,
-    "marginLeft": 0.65,
-    "marginRight": 0.65,
-    "printBackground": True,
-}  # inches
+MARGINS = {"marginTop": 0.6, "marginBottom": 0.7, "marginLeft": 0.65}  # inches
+PAPER = MARGINS | {"marginRight": 0.65, "paperWidth": 8.27, "paperHeight": 11.69}
+PAPER["printBackground"] = True
 TEXT_WIDTH = PAPER["paperWidth"] - PAPER["marginLeft"] - PAPER["marginRight"]
 
 
@@ -117,10 +111,8 @@ def join_pages(contents, starts, sections, printed, address):
         for anchor, section in sections[page]:
             if (page, anchor) in places:
                 sheet, top = places[page, anchor]
-                fit = Fit.xyz(top=top)
-                writer.add_outline_item(
-                    title=section, page_number=sheet, parent=item, fit=fit
-                )
+                options = {"parent": item, "fit": Fit.xyz(top=top)}
+                writer.add_outline_item(title=section, page_number=sheet, **options)
     resolve_links(writer, address, places)
     writer.add_metadata({"/Title": TITLE, "/Author": "The braintumor maintainers"})
     writer.compress_identical_objects()  # each page brings a copy of the fonts
@@ -128,7 +120,7 @@ def join_pages(contents, starts, sections, printed, address):
 
 
 def annotations(sheet):
-    return [link.get_object() for link in sheet.get("/Annots", [])]
+    return [(item, item.get_object()) for item in sheet.get("/Annots", [])]
 
 
 def resolve_anchors(printed):
@@ -136,20 +128,15 @@ def resolve_anchors(printed):
 
     An anchor such as "summary" is on many pages, but a PDF has one place of a name.
     """
-    places = {
-        unquote(name.removeprefix("/")): (
-            printed.get_destination_page_number(place),
-            place.top,
-        )
-        for name, place in printed.named_destinations.items()
-    }
+    places = {}
+    for name, place in printed.named_destinations.items():
+        sheet = printed.get_destination_page_number(place)
+        places[unquote(name.removeprefix("/"))] = (sheet, place.top)
     for sheet in printed.pages:
-        for link in annotations(sheet):
-            name = link.get("/Dest")
-            if isinstance(name, str):
-                place = places.get(unquote(name.removeprefix("/")))
-                if place:
-                    link[NameObject("/Dest")] = make_destination(printed, *place)
+        for _, link in annotations(sheet):
+            place = places.get(unquote(str(link.get("/Dest")).removeprefix("/")))
+            if place:
+                link[NameObject("/Dest")] = make_destination(printed, *place)
     printed.root_object.pop("/Dests", None)
     return places
 
@@ -168,8 +155,7 @@ def resolve_links(writer, address, places):
     """
     for sheet in writer.pages:
         kept = ArrayObject()
-        for reference in sheet.get("/Annots", []):
-            link = reference.get_object()
+        for reference, link in annotations(sheet):
             uri = link.get("/A", {}).get("/URI", "")
             if uri.startswith(address):
                 url = urlsplit(uri)
