@@ -9,9 +9,8 @@ from braintumor.models.original import N_CLASSES, check_size
 def build_compact(image_size=64):
     """Build a small classifier with softmax output (batch, 3).
 
-    Global max pooling leaves about 290,000 parameters at any size, where the original
-    CNN has a weight per position; so it needs far fewer patients. The input is
-    (batch, side, side, 1) in [0, 1], 64 pixels per side or more.
+    Global max pooling leaves about 290,000 parameters at any size of the input,
+    (batch, side, side, 1) in [0, 1] with 64 pixels per side or more.
     """
     check_size(image_size)
     model = keras.Sequential(name="compact")
@@ -20,8 +19,7 @@ def build_compact(image_size=64):
         if step:
             model.add(layers.MaxPooling2D(2))
         for _ in range(n_convolutions):
-            filters = 16 * 2**step
-            model.add(layers.Conv2D(filters, 3, padding="same", use_bias=False))
+            model.add(layers.Conv2D(16 * 2**step, 3, padding="same", use_bias=False))
             # Keras' 0.99 lags behind in a run of a few hundred steps
             model.add(layers.BatchNormalization(momentum=0.9))
             model.add(layers.ReLU())

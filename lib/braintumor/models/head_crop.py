@@ -1,8 +1,4 @@
-"""Find the head in a slice, crop it and paste a mask back.
-
-All functions are made of Keras operations, so that a saved network crops by itself.
-Boxes are (batch, 3) float32: left, top and side of a square, in pixels.
-"""
+"""Crop the head; boxes are (batch, 3) float32: left, top and side in pixels."""
 
 import keras
 from keras import layers, ops
@@ -12,11 +8,10 @@ BRIGHT = 0.08  # mean of a block that belongs to the head
 
 
 def head_box(images):
-    """Find the square around the head.
+    """Find the square around the head in slices (batch, side, side, 1) in [0, 1].
 
-    Rows and columns of slices (batch, side, side, 1) in [0, 1] belong to the head if at
-    least two of their 64 blocks are bright; a margin of 1/32 of the slice is added. A
-    slice without bright blocks is one box.
+    Rows and columns belong to the head if at least two of their blocks are bright; a
+    margin of 1/32 of the slice is added.
     """
     size = images.shape[1]
     block = size // BLOCKS
@@ -55,10 +50,7 @@ def scale_box(box, factor):
 
 
 def crop_and_resize(images, box, crop_size):
-    """Crop boxes from slices to (batch, crop_size, crop_size, 1); outside is 0.
-
-    `crop_size` must not exceed the side of the slices.
-    """
+    """Crop boxes from slices, which are not smaller than `crop_size`; outside is 0."""
     scale = box[:, 2] / crop_size
     shift = (scale - 1) / 2
     crops = _affine(images, scale, box[:, 0] + shift, box[:, 1] + shift)
@@ -67,39 +59,28 @@ def crop_and_resize(images, box, crop_size):
 
 def paste_back(crops, box, image_size):
     """Invert `crop_and_resize`: paste crops into slices that are 0 elsewhere."""
-    crop_size = crops.shape[1]
-    scale = box[:, 2] / crop_size
-    missing = image_size - crop_size
-    padded = ops.pad(crops, ((0, 0), (0, missing), (0, missing), (0, 0)))
-    left = (0.5 - box[:, 0]) / scale - 0.5
-    top = (0.5 - box[:, 1]) / scale - 0.5
+    scale = box[:, 2] / crops.shape[1]
+    padding = (0, image_size - crops.shape[1])
+    padded = ops.pad(crops, ((0, 0), padding, padding, (0, 0)))
+    left, top = ((0.5 - box[:, axis]) / scale - 0.5 for axis in (0, 1))
     return _affine(padded, 1 / scale, left, top)
 
 
 def _affine(images, scale, left, top):
     zero = ops.zeros_like(scale)
     transform = ops.stack([scale, zero, left, zero, scale, top, zero, zero], axis=1)
-    return ops.image.affine_transform(
-        images, transform, interpolation="bilinear", fill_mode="constant"
-    )
+    return ops.image.affine_transform(images, transform)
 
 
 def build_head_crop(image_size, crop_size):
-    """Build a network that crops the head from slices and from their masks.
-
-    It maps uint8 [images, masks] (batch, image_size, image_size) to those of the head,
-    (batch, crop_size, crop_size); `crop_size` is a multiple of 16, at most the slices'.
-    """
+    """Build a network that crops uint8 [images, masks] (n, side, side) to the head."""
     if crop_size % 16 or not 0 < crop_size <= image_size:
-        raise ValueError(
-            f"crop_size: got {crop_size}, expected a multiple of 16 from 16 to "
-            f"{image_size}, the size of the slices."
-        )
-    image = layers.Input((image_size, image_size), dtype="uint8")
-    mask = layers.Input((image_size, image_size), dtype="uint8")
-    images, masks = (ops.cast(x, "float32")[..., None] for x in (image, mask))
+        rule = f"a multiple of 16 from 16 to {image_size}, the size of the slices"
+        raise ValueError(f"crop_size: got {crop_size}, expected {rule}.")
+    inputs = [layers.Input((image_size, image_size), dtype="uint8") for _ in range(2)]
+    images, masks = (ops.cast(x, "float32")[..., None] for x in inputs)
     box = head_box(images / 255)
     images = crop_and_resize(images, box, crop_size)[..., 0]
     masks = crop_and_resize(masks, box, crop_size)[..., 0]
     outputs = [ops.cast(ops.round(images), "uint8"), ops.cast(masks >= 0.5, "uint8")]
-    return keras.Model([image, mask], outputs, name="head_crop")
+    return keras.Model(inputs, outputs, name="head_crop")

@@ -4,7 +4,7 @@ import keras
 from keras import layers, losses, ops
 
 from braintumor.models import head_crop
-from braintumor.models.original import N_CLASSES
+from braintumor.models.original import N_CLASSES, check_size
 
 TASKS = ("classify", "segment")
 ZOOMS = (0.8, 1.0, 1.2)  # side of the crop, relative to the head's box
@@ -14,24 +14,11 @@ def build_joint(image_size, filters=32, tasks=TASKS):
     """Build a residual encoder with a classification head and a U-Net decoder.
 
     The class is predicted from the maxima and means of the coarsest map, the mask by a
-    decoder with skip connections. Outputs are {"classify": (batch, 3), "segment":
-    (batch, side, side, 1)}.
-
-    Parameters
-    ----------
-    image_size : int
-        Pixels per side, a multiple of 16; the input has one channel, in [0, 1].
-    filters : int
-        Filters of the first of four stages; the others have 2, 4 and 4 times as many.
-    tasks : sequence of str
-        Outputs to build.
-
-    References
-    ----------
-    He et al. (2016), Deep residual learning for image recognition.
+    decoder with skip connections. The four stages (He et al., 2016) have 1, 2, 4 and 4
+    times `filters`; the input is in [0, 1], its side a multiple of 16. Outputs are
+    {"classify": (batch, 3), "segment": (batch, side, side, 1)}.
     """
-    if image_size % 16:
-        raise ValueError(f"image_size: got {image_size}, expected a multiple of 16.")
+    check_size(image_size, 16, multiple_of=16)
     image = layers.Input((image_size, image_size, 1))
     features = _encode(image, filters)
     poolings = layers.GlobalMaxPooling2D(), layers.GlobalAveragePooling2D()
@@ -43,9 +30,9 @@ def build_joint(image_size, filters=32, tasks=TASKS):
         head = layers.Dense(N_CLASSES, "softmax", name="classify", **settings)
         outputs["classify"] = head(pooled)
     if "segment" in tasks:
-        x = _decode(features)
+        maps = _decode(features)
         head = layers.Conv2D(1, 1, activation="sigmoid", name="segment", **settings)
-        outputs["segment"] = head(x)
+        outputs["segment"] = head(maps)
     return keras.Model(image, outputs, name="joint")
 
 
@@ -87,10 +74,8 @@ def _residual_block(x, filters, strides=1, name=None):
 
 
 def per_slice_loss(y_true, y_pred):
-    """Compute binary cross-entropy plus the mean Dice loss of the slices in a batch.
-
-    With one Dice over the batch a small tumor that is missed would hardly count.
-    """
+    """Compute binary cross-entropy plus the mean Dice loss of the slices in a batch."""
+    # with one Dice over the batch a small tumor that is missed would hardly count
     dice = losses.Dice(axis=(1, 2, 3))
     return losses.BinaryCrossentropy()(y_true, y_pred) + dice(y_true, y_pred)
 
@@ -98,43 +83,30 @@ def per_slice_loss(y_true, y_pred):
 def build_tta_model(network, image_size, crop=True, zooms=ZOOMS):
     """Build a network with test-time augmentation around a trained one.
 
-    It takes whole slices, crops the head and averages the outputs for the crop and its
-    mirror image. Masks are pasted back, and averaged over crops of several sizes.
-
-    Parameters
-    ----------
-    network : keras.Model
-        A network with the outputs of `build_joint`; its weights are shared.
-    image_size : int
-        Pixels per side of the slices, at least the network's.
-    crop : bool
-        Crop the head; otherwise the box is the whole slice.
-    zooms : sequence of float
-        Sides of the crops for the mask, relative to the box, 1 among them.
+    It takes slices of `image_size`, at least the network's, crops the head if `crop`
+    and averages the outputs for the crop and its mirror image. Masks are pasted back
+    and averaged over several crops; `zooms` are their sides relative to the head's, 1
+    among them.
     """
     image = layers.Input((image_size, image_size, 1))
     box = head_crop.head_box(image) if crop else head_crop.full_box(image)
-    tasks, side = list(network.output), network.input_shape[1]
-    outputs = {task: [] for task in tasks}
-    for zoom in zooms if "segment" in tasks else (1.0,):
+    outputs = {task: [] for task in network.output}
+    for zoom in zooms:
         zoomed_box = head_crop.scale_box(box, zoom)
-        view = head_crop.crop_and_resize(image, zoomed_box, side)
+        view = head_crop.crop_and_resize(image, zoomed_box, network.input_shape[1])
         original, mirrored = network(view), network(ops.flip(view, 2))
-        if "classify" in tasks and zoom == 1.0:
+        if "classify" in outputs and zoom == 1.0:
             outputs["classify"] += [original["classify"], mirrored["classify"]]
-        if "segment" in tasks:
+        if "segment" in outputs:
             for mask in (original["segment"], ops.flip(mirrored["segment"], 2)):
                 mask = head_crop.paste_back(mask, zoomed_box, image_size)
                 outputs["segment"].append(mask)
-    averages = {task: layers.Average()(outputs[task]) for task in tasks}
+    averages = {task: layers.Average()(views) for task, views in outputs.items()}
     return keras.Model(image, averages, name="tta")
 
 
 def to_float16_weights(network):
-    """Copy a network: weights rounded to float16, computations in float32.
-
-    Published weights are stored in float16: what is evaluated is what is published.
-    """
+    """Copy a network with weights as published, in float16, computing in float32."""
 
     def to_float32(layer):
         return type(layer).from_config(layer.get_config() | {"dtype": "float32"})

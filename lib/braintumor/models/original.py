@@ -1,30 +1,20 @@
-"""The networks of the original study: CNN, U-Net and ensemble, as functions."""
+"""The networks of the original study: CNN, U-Net and ensemble."""
 
 import keras
 from keras import layers, losses, regularizers
 
 N_CLASSES = 3
-MIN_SIZE = 64
 
 
 def build_cnn(image_size=512, channels=1, last_block="leaky_relu"):
     """Build the original study's classifier, with softmax output (batch, 3).
 
-    It has 5,275,875 parameters at 512 x 512 x 1, most of them in the first dense layer.
-
-    Parameters
-    ----------
-    image_size : int
-        Pixels per side, 64 or more; the input is in [0, 1].
-    channels : int
-    last_block : {"leaky_relu", "relu"}
-        Activation of the third block; "relu" is the third member of the ensemble.
+    It has 5,275,875 parameters at 512 x 512 x 1; the input is in [0, 1]. `last_block`,
+    "leaky_relu" or "relu", is the activation of the third block.
     """
     check_size(image_size)
     if last_block not in ("leaky_relu", "relu"):
-        raise ValueError(
-            f"last_block: got {last_block!r}, expected 'leaky_relu' or 'relu'."
-        )
+        raise ValueError(f"last_block: got {last_block}, expected leaky_relu or relu.")
     l2, weak_l2 = regularizers.L2(0.01), regularizers.L2(1e-4)
     model = keras.Sequential(name="cnn")
     model.add(layers.Input((image_size, image_size, channels)))
@@ -47,10 +37,7 @@ def build_cnn(image_size=512, channels=1, last_block="leaky_relu"):
 
 
 def build_ensemble(members):
-    """Build a network that averages the softmax outputs of trained classifiers.
-
-    They have one input shape and distinct names; their weights are shared.
-    """
+    """Build the mean of trained classifiers with one input shape and distinct names."""
     image = layers.Input(members[0].input_shape[1:])
     mean = layers.Average()([member(image) for member in members])
     return keras.Model(image, mean, name="ensemble")
@@ -59,24 +46,10 @@ def build_ensemble(members):
 def build_unet(image_size=512, filters=16, dropout=0.0):
     """Build the original study's U-Net, with sigmoid output (batch, side, side, 1).
 
-    It has padding and no batch normalization; 1,940,817 parameters with 16 filters.
-
-    Parameters
-    ----------
-    image_size : int
-        Pixels per side, 64 or more and a multiple of 16; the input is in [0, 1].
-    filters : int
-        Filters of the first convolution; they double at each of four steps down.
-    dropout : float
-        Rate after each pooling and concatenation.
-
-    References
-    ----------
-    Ronneberger et al. (2015), U-Net.
+    Unlike that of Ronneberger et al. (2015) it has padding. The filters double at each
+    of four steps down; dropout follows each pooling and concatenation.
     """
-    check_size(image_size)
-    if image_size % 16:
-        raise ValueError(f"image_size: got {image_size}, expected a multiple of 16.")
+    check_size(image_size, multiple_of=16)
     x = image = layers.Input((image_size, image_size, 1))
     skips = []
     for step in range(4):
@@ -101,14 +74,13 @@ def _convolve_twice(x, filters):
 
 
 def bce_dice_loss(y_true, y_pred):
-    """Compute binary cross-entropy plus Dice loss, pooled over a batch of masks.
-
-    The Dice loss is that of Milletari et al. (2016), V-Net, without squares.
-    """
+    """Compute binary cross-entropy plus Dice loss, pooled over a batch of masks."""
     return losses.BinaryCrossentropy()(y_true, y_pred) + losses.Dice()(y_true, y_pred)
 
 
-def check_size(image_size):
-    """Raise ValueError if slices are too small for the networks of this package."""
-    if image_size < MIN_SIZE:
-        raise ValueError(f"image_size: got {image_size}, expected {MIN_SIZE} or more.")
+def check_size(image_size, smallest=64, multiple_of=1):
+    """Raise ValueError if a network cannot take slices of this size."""
+    if image_size < smallest or image_size % multiple_of:
+        rule = f", a multiple of {multiple_of}" if multiple_of > 1 else ""
+        expected = f"{smallest} or more{rule}"
+        raise ValueError(f"image_size: got {image_size}, expected {expected}.")
