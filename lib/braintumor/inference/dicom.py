@@ -6,13 +6,8 @@ import math
 import numpy as np
 import PIL.Image
 import pydicom
+from pydicom import uid
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGTransferSyntaxes,
-)
 
 from braintumor.core.errors import shorten
 from braintumor.core.files import memory_map
@@ -34,12 +29,12 @@ def read_dicom(path, slice_number=None):
         _refuse_deflated(content)
         dataset = pydicom.dcmread(content, force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:  # no preamble: not compressed
-            is_implicit = dataset.original_encoding[0]
-            syntax = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
-            dataset.file_meta.TransferSyntaxUID = syntax
+            syntaxes = uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian
+            is_implicit = bool(dataset.original_encoding[0])
+            dataset.file_meta.TransferSyntaxUID = syntaxes[is_implicit]
         n_frames = _check_image(dataset)
         frame = raster.select_slice(n_frames, "frame", slice_number)
-        if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes:
+        if dataset.file_meta.TransferSyntaxUID in uid.JPEGTransferSyntaxes:
             get_frame, data = pydicom.encaps.get_frame, dataset.PixelData
             raster.check_scans(get_frame(data, frame, number_of_frames=n_frames))
         pixels, is_color = pydicom.pixels.pixel_array(dataset, index=frame), False
@@ -59,9 +54,8 @@ def _refuse_deflated(content):
     read_preamble(content, force=True)
     meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
     syntax, remedy = meta.get("TransferSyntaxUID"), "Export it without compression"
-    is_other = syntax != DeflatedExplicitVRLittleEndian
-    got = DeflatedExplicitVRLittleEndian.name
-    raster.require(is_other, "transfer syntax", got, "another one", remedy)
+    deflated, what = uid.DeflatedExplicitVRLittleEndian, "transfer syntax"
+    raster.require(syntax != deflated, what, deflated.name, "another one", remedy)
     content.seek(0)
 
 
@@ -71,10 +65,9 @@ def _check_image(dataset):
     remedy = "Give the file of a slice"
     raster.require("Rows" in dataset, "SOPClassUID", kind, "an MR image", remedy)
     raster.check_size(dataset.Rows, dataset.Columns)
-    what, remedy = "PhotometricInterpretation", "Export it in gray"
-    colors = dataset[what].value
+    what, colors = "PhotometricInterpretation", dataset.PhotometricInterpretation
     is_known = colors.startswith(("MONOCHROME", "RGB", "YBR"))
-    raster.require(is_known, what, shorten(colors), "MONOCHROME2", remedy)
+    raster.require(is_known, what, shorten(colors), "MONOCHROME2", "Export it in gray")
     return int(dataset.get("NumberOfFrames") or 1)
 
 
@@ -96,10 +89,9 @@ def _orient(dataset, frame, pixels):
     spacing = tuple(np.ravel(spacing or ()).astype(float).tolist())
     if len(spacing) != 2 or not all(0 < mm < math.inf for mm in spacing):
         spacing = None
-    cosines = _get_attribute(dataset, frame, "ImageOrientationPatient")
-    if not cosines or len(cosines) != 6:
-        return pixels, spacing
-    right, down = np.reshape(cosines, (2, 3)).astype(float)
+    cosines = _get_attribute(dataset, frame, "ImageOrientationPatient") or ()
+    cosines = np.ravel(cosines).astype(float)
+    right, down = cosines.reshape(2, 3) if cosines.size == 6 else np.zeros((2, 3))
     normal = np.cross(right, down)
     if not np.linalg.norm(normal) > 0.5:  # not two directions
         return pixels, spacing

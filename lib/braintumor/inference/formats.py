@@ -1,8 +1,4 @@
-"""One image file of any common format as one upright gray slice.
-
-The format is detected from magic bytes, not from the file name. Files may be hostile:
-nothing in them is executed, and declared sizes are checked before memory is allocated.
-"""
+"""One image file of any common format, maybe hostile, as one upright gray slice."""
 
 import re
 from dataclasses import dataclass
@@ -48,20 +44,14 @@ class InputImage:
 
 
 def read_image(path, slice_number=None):
-    """Read one slice from an image file as an InputImage.
+    """Read one slice, upright in radiological convention if its orientation is known.
 
-    DICOM pixels are rescaled; MONOCHROME1 and WhiteIsZero images are inverted. Slices
-    of known orientation are in radiological convention: the patient's right (sagittal:
-    the front) is left, the front or the head up. NaN and infinity become the minimum.
-
-    `slice_number`, from 1 in stored order, is that of a slice of a NIfTI volume across
-    its coarsest axis (the third if several are), a DICOM frame, or a TIFF page; a file
-    of several raises AmbiguousSliceError without it. A file that is not one gray slice
-    of 16 to MAX_SIDE pixels per side raises DatasetError.
+    `slice_number`, from 1, is that of a NIfTI slice across the coarsest axis, a DICOM
+    frame or a TIFF page; a file of several raises AmbiguousSliceError without it.
     """
     path = Path(path)
-    suffix = "" if slice_number is None else f", slice {slice_number}"
-    name = printable(path.name) + suffix
+    name = printable(path.name)
+    name += "" if slice_number is None else f", slice {slice_number}"
     with raster.file_errors(path):
         reader = _find_reader(path)
         if reader is read_mat:
@@ -75,11 +65,7 @@ def read_image(path, slice_number=None):
 
 
 def find_images(paths):
-    """List files as they are, and the images in folders and their subfolders.
-
-    Folders are searched for SUFFIXES, in natural order, without hidden files and
-    cvind.mat; a folder without images raises DatasetError.
-    """
+    """List files as they are, and the images in folders, in natural order."""
     images = []
     for path in map(Path, paths):
         images += _search_folder(path) if path.is_dir() else [path]

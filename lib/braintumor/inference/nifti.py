@@ -63,11 +63,7 @@ def _slice_axis(shape, sizes):
 
 
 def to_radiological(pixels, axis, affine):
-    """Flip and transpose a slice (n, m) across `axis` to the radiological convention.
-
-    `affine` maps indices to mm in RAS+. Returns pixels and spacing in mm, both in the
-    order rows, columns. An oblique slice is not resampled.
-    """
+    """Turn a slice across `axis` of an `affine` (RAS+) to radiological: pixels, mm."""
     orientation = nibabel.io_orientation(affine)
     volume = nibabel.apply_orientation(np.expand_dims(pixels, axis), orientation)
     sizes = voxel_sizes(affine)[np.argsort(orientation[:, 0])]
