@@ -32,8 +32,7 @@ def find_blocks(model):
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        inputs = keras.tree.flatten(layer.input)
-        parents = {made_by.get(id(x), -1) for x in inputs}
+        parents = {made_by.get(id(x), -1) for x in keras.tree.flatten(layer.input)}
         if isinstance(model, keras.Sequential):  # its tensors are not those of layers
             parents = {len(blocks) - 1}
         number, size = max(parents), layer.output.shape[1:-1]
@@ -53,18 +52,12 @@ def receptive_field_size(model, layer):
     for current in model.layers:
         inputs = keras.tree.flatten(current.input)
         side, step = max([fields[id(x)] for x in inputs], default=(1, 1))
-        kernel, stride = _kernel_and_stride(current)
+        kernel = getattr(current, "kernel_size", getattr(current, "pool_size", (1,)))[0]
+        stride = getattr(current, "strides", (1,))[0]
+        if isinstance(current, keras.layers.Conv2DTranspose):
+            kernel, stride = -(-kernel // stride), 1 / stride
         fields[id(current.output)] = side + (kernel - 1) * step, step * stride
     return round(fields[id(layer.output)][0])
-
-
-def _kernel_and_stride(layer):
-    """Input rows per output row, and input rows from one output row to the next."""
-    if isinstance(layer, keras.layers.Conv2DTranspose):
-        kernel, stride = layer.kernel_size[0], layer.strides[0]
-        return -(-kernel // stride), 1 / stride
-    kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", (1,)))
-    return kernel[0], getattr(layer, "strides", (1,))[0]
 
 
 @captioned
@@ -76,27 +69,23 @@ def plot_architecture(model):
     ax.set_axis_off()
     shapes = [" × ".join(map(str, block.shape)) for block in blocks]
     sizes = [block.n_parameters for block in blocks]
+    style = {"arrowstyle": "->", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
     for n, block in enumerate(blocks):
         shade = to_rgba(color, 0.06 + 0.4 * sizes[n] / max(sizes))
-        box = plt.Rectangle((0, n + 0.1), 0.8, 0.7, facecolor=shade, edgecolor=color)
-        ax.add_patch(box)
+        ax.add_patch(plt.Rectangle((0, n + 0.1), 0.8, 0.7, fc=shade, ec=color))
         title = f"{shapes[n]}, {sizes[n]:,} parameters"
         ax.text(0.01, n + 0.3, title, va="center", size=9, weight="bold")
-        counts = Counter(map(_format_layer, block.layers))
-        names = [f"{k} × {name}" if k > 1 else name for name, k in counts.items()]
-        ax.text(0.01, n + 0.6, ", ".join(names), va="center", size=8)
+        counts = Counter(map(_format_layer, block.layers)).items()
+        names = ", ".join(f"{k} × {name}" if k > 1 else name for name, k in counts)
+        ax.text(0.01, n + 0.6, names, va="center", size=8)
         for parent in block.parents:
             x, bend = (0.4, 0) if parent == n - 1 else (0.8, -0.3)
-            style = {"arrowstyle": "->", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
-            style["connectionstyle"] = f"arc3,rad={bend}"
-            ax.annotate("", (x, n + 0.1), (x, parent + 0.8), arrowprops=style)
-    share, listed = max(sizes) / sum(sizes), ", ".join(shapes)
-    caption = (
-        f"{sum(sizes):,} parameters, {share:.0%} of them in the darkest block. A block "
-        "shows its output shape and its layers; arrows join it to its inputs."
-    )
-    alt = f"List of {len(blocks)} blocks with arrows. Output shapes in order: {listed}."
-    return figure, caption, alt
+            arrow = style | {"connectionstyle": f"arc3,rad={bend}"}
+            ax.annotate("", (x, n + 0.1), (x, parent + 0.8), arrowprops=arrow)
+    share = max(sizes) / sum(sizes)
+    caption = f"{sum(sizes):,} parameters, {share:.0%} of them in the darkest block. "
+    caption += "A block shows its output shape and layers; arrows come from its inputs."
+    return figure, caption, f"{len(blocks)} blocks with arrows: {', '.join(shapes)}."
 
 
 def _format_layer(layer):

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from sklearn.metrics import RocCurveDisplay, confusion_matrix, roc_auc_score
 
@@ -22,15 +23,13 @@ def plot_confusion_matrix(table):
     shares = counts / np.maximum(n_true, 1)[:, np.newaxis]
     texts = np.vectorize("{}\n{:.1%}".format)(counts, shares)
     figure, ax = plt.subplots(figsize=(5.2, 3.6))
-    style = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False}
-    sns.heatmap(shares, annot=texts, fmt="", xticklabels=NAMES, ax=ax, **style)
-    ax.set_yticks(ax.get_yticks(), NAMES, rotation=0)
+    cells = pd.DataFrame(shares, NAMES, NAMES)
+    sns.heatmap(cells, annot=texts, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False)
+    ax.tick_params("y", rotation=0)
     ax.set(xlabel="predicted class", ylabel="true class")
     recall = {name: shares[k, k] for k, name in enumerate(NAMES) if n_true[k]}
-    caption = (
-        f"Accuracy is {np.mean(y_true == y_pred):.1%} of {len(table):,} slices. "
-        f"Recall: {format_values(recall, '{:.1%}')}. Shade is the share of the row."
-    )
+    caption = f"Accuracy is {np.mean(y_true == y_pred):.1%} of {len(table):,} slices. "
+    caption += f"Recall (shade): {format_values(recall, '{:.1%}')}."
     rows = format_values(zip(NAMES, counts.tolist(), strict=True), "{}")
     return figure, caption, f"Confusion matrix, true class (slices predicted): {rows}."
 
@@ -49,9 +48,8 @@ def plot_roc_curves(table):
             areas[name] = roc_auc_score(y_true, y_score)
     ax.set(xlabel="false positive rate", ylabel="true positive rate")
     ax.legend(frameon=False)
-    listed = format_values(areas, "{:.3f}")
-    caption = f"Area under the ROC curve (AUC), each class against the rest: {listed}."
-    return figure, caption, f"ROC curves, each class against the rest: {listed}."
+    text = f"each class against the rest: {format_values(areas, '{:.3f}')}."
+    return figure, f"Area under the ROC curve (AUC), {text}", f"ROC curves, {text}"
 
 
 @captioned
@@ -71,24 +69,20 @@ def plot_reliability(tables):
         ax.set_title(name)
         ax_counts.set(xlabel="confidence", yscale="log", ylim=(0.5, None))
         ax_counts.yaxis.set_major_formatter("{x:g}")
-    axes[0, 0].set(ylabel="accuracy")
-    axes[1, 0].set(ylabel="slices")
+    axes[0, 0].set_ylabel("accuracy")
+    axes[1, 0].set_ylabel("slices")
     ece = {name: metrics.calibration_error(table) for name, table in tables.items()}
-    caption = (
-        f"Expected calibration error: {format_values(ece, '{:.3f}')}. Dots below the "
-        "diagonal are overconfident; bars are 95% intervals by bootstrap over patients."
-    )
-    alt = "Accuracy, and below it slices, by confidence, with the diagonal: "
-    return figure, caption, alt + ", ".join(tables)
+    caption = f"Expected calibration error: {format_values(ece, '{:.3f}')}. Dots below "
+    caption += "the diagonal are overconfident; bars are 95% intervals over patients."
+    return figure, caption, f"Accuracy, slices by confidence: {', '.join(tables)}."
 
 
 @captioned
 def plot_score_strip(table, column, title):
     """Plot a dot per row at its score (`column`, 0 to 1), a line of dots per tumor."""
     figure, ax = plt.subplots(figsize=(6.5, 3))
-    style = {"order": NAMES, "hue_order": NAMES, "palette": CLASS_COLORS}
-    style |= {"size": 3, "alpha": 0.6, "legend": False}
-    sns.stripplot(table, x=column, y="tumor", hue="tumor", ax=ax, **style)
+    style = {"palette": CLASS_COLORS, "size": 3, "alpha": 0.6, "legend": False}
+    sns.stripplot(table, x=column, y="tumor", hue="tumor", order=NAMES, **style)
     ax.set(xlim=(-0.02, 1.02), xlabel=title, ylabel="")
     scores = table.groupby("tumor")[column]
     caption = f"Means: {format_values(scores.mean())}. A dot per row of the table."

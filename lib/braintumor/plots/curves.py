@@ -8,11 +8,9 @@ from braintumor.plots.style import MAX_WIDTH, captioned, format_values
 
 @captioned
 def plot_learning_curves(history, titles, monitor="val_loss"):
-    """Plot training and validation metrics by epoch, with the kept epochs marked.
+    """Plot metrics by epoch, per fold, and mark the best epoch in column `monitor`.
 
-    `history` has the columns epoch, each metric of `titles` ({metric: title}) and val_
-    with it, and fold if it is of several folds. The kept epoch of a fold has the
-    highest accuracy or the lowest loss in the column `monitor`.
+    `titles` is {metric: title}; `history` has each metric, and val_ with it.
     """
     history = history.assign(fold=history.get("fold", 1)).reset_index(drop=True)
     folds = history.groupby("fold")
@@ -34,13 +32,10 @@ def plot_learning_curves(history, titles, monitor="val_loss"):
             ax.yaxis.set_major_formatter("{x:g}")
             ax.minorticks_off()
     lines = [axes[0, 0].lines[n] for n in (0, 1, -1)]
-    names, place = ["training", "validation", "kept epoch"], "outside lower center"
-    figure.legend(lines, names, loc=place, ncols=3, frameon=False)
+    names = ["training", "validation", "kept epoch"]
+    figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False)
     means = {title: kept[f"val_{metric}"].mean() for metric, title in titles.items()}
     epochs = ", ".join(map(str, kept["epoch"]))
-    caption = (
-        f"Epochs kept for their {monitor}: {epochs} of {len(rows)}. Mean validation "
-        f"there: {format_values(means, '{:.3f}')}. Losses are on a log axis."
-    )
-    alt = f"Line plots by epoch: training gray, validation blue, dot at epoch {epochs}."
-    return figure, caption, alt
+    caption = f"Kept epochs (best {monitor}): {epochs} of {len(rows)}. Mean validation "
+    caption += f"there: {format_values(means, '{:.3f}')}. Losses are on a log axis."
+    return figure, caption, f"Curves: training gray, validation blue, dots at {epochs}."

@@ -10,7 +10,6 @@ from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, predict_classes
 from braintumor.plots.style import CLASS_COLORS
 
 COLUMNS = ["file", "pid", "fold", "y_true", "y_pred", "plane", "area_true", "dice"]
-COLUMNS += ["prob_true", "confidence"]
 
 
 def slice_explorer(table):
@@ -18,15 +17,14 @@ def slice_explorer(table):
     probabilities = table[PROBABILITY_COLUMNS].to_numpy()
     rows = table.assign(
         y_pred=predict_classes(table),
-        prob_true=probabilities[range(len(table)), table["y_true"] - 1].round(4),
-        confidence=probabilities.max(axis=1).round(4),
-        dice=table["dice"].round(4),
-    )
+        prob_true=probabilities[range(len(table)), table["y_true"] - 1],
+        confidence=probabilities.max(axis=1),
+    )[[*COLUMNS, "prob_true", "confidence"]].round(4)
     data = {
         "names": list(LABELS.values()),
         "colors": list(CLASS_COLORS.values()),
-        "columns": COLUMNS,
-        "rows": rows[COLUMNS].astype(object).to_numpy().tolist(),
+        "columns": list(rows),
+        "rows": rows.astype(object).to_numpy().tolist(),
     }
     script = Path(__file__).with_name("explorer.js").read_text(encoding="utf-8")
     return HTML(render("slice_explorer.html.j2", data=data, script=script))

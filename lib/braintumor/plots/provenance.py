@@ -22,21 +22,15 @@ def show_data(info):
 
 
 def show_provenance(records):
-    """Return a folded table of the trainings behind a page, a row per training.
-
-    `records` are contents of run.json; both tasks of a joint network are one training.
-    """
+    """Return a folded table of the trainings of run.json `records`, a row for each."""
     runs = [group[0] for group in group_by_training(records)]
     table = pd.DataFrame(map(_describe_run, runs), dtype=object).fillna("")
     is_constant = table.nunique() == 1
     constants, varying = table.loc[0, is_constant], table.loc[:, ~is_constant]
-    context = {
-        "n_trainings": len(runs),
-        "details": [f"{name} {value}" for name, value in constants.items() if value],
-        "columns": list(varying),
-        "rows": varying.to_numpy().tolist(),
-        "notes": list(dict.fromkeys(run["note"] for run in runs if "note" in run)),
-    }
+    details = [f"{name} {value}" for name, value in constants.items() if value]
+    notes = dict.fromkeys(run["note"] for run in runs if "note" in run)
+    context = {"n_trainings": len(runs), "details": details, "notes": list(notes)}
+    context |= {"columns": list(varying), "rows": varying.to_numpy().tolist()}
     return HTML(render("provenance.html.j2", **context))
 
 
@@ -46,8 +40,7 @@ def _describe_run(record):
     return {
         "notebook": record["notebook"],
         "fold": parameters.get("part", parameters.get("fold")),
-        "protocol": parameters.get("protocol"),
-        "seed": parameters.get("seed"),
+        **{name: parameters.get(name) for name in ("protocol", "seed")},
         "description": parameters.get("description", parameters.get("change")),
         "epochs": record.get("epochs"),
         "minutes": f"{record['seconds'] / 60:.1f}",

@@ -22,16 +22,14 @@ DIFFERENCE_COLORS = {
 def plot_slice_grid(images, titles, masks=None, columns=4, borders=None):
     """Plot slices side by side, outlined by masks or borders (points, 2; x and y)."""
     figure, axes = _plot_images(images, titles, columns)
-    outline = {"color": style.FALSE_POSITIVE, "linewidth": 0.8}
+    message = f"Slices: {len(images)}."
+    if masks is not None or borders is not None:
+        message = f"Slices: {len(images)}, tumors outlined in yellow."
     for n, ax in enumerate(axes):
         if masks is not None and np.any(masks[n]):
-            ax.contour(masks[n], [0.5], colors=outline["color"], linewidths=0.8)
+            ax.contour(masks[n], [0.5], colors=style.FALSE_POSITIVE, linewidths=0.8)
         if borders is not None:
-            ax.fill(*borders[n].T, fill=False, **outline)
-    outlined = (
-        "" if masks is None and borders is None else ", tumors outlined in yellow"
-    )
-    message = f"Slices: {len(images)}{outlined}."
+            ax.fill(*borders[n].T, fill=False, ec=style.FALSE_POSITIVE, lw=0.8)
     return figure, message, f"{message} {'; '.join(filter(None, titles))}"
 
 
@@ -49,10 +47,7 @@ def plot_mask_differences(images, y_true, y_pred, titles, columns=4):
     place = {"loc": "outside lower center", "ncols": 3 if len(axes) > 1 else 1}
     figure.legend(handles=handles, fontsize="small", frameon=False, **place)
     dice = ", ".join(f"{compute_dice(*pair):.2f}" for pair in pairs)
-    caption = (
-        f"Dice: {dice}. Blue is tumor in both masks, yellow in the predicted mask only "
-        "(false positive), red in the true mask only (false negative)."
-    )
+    caption = f"Dice: {dice}. Blue is in both masks, yellow predicted only, red missed."
     return figure, caption, f"Slices in gray, masks in color: {'; '.join(titles)}."
 
 

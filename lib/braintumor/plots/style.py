@@ -24,18 +24,15 @@ def set_style():
     """Set the style of plots (vector graphics) and tables (no cell is cut off)."""
     set_matplotlib_formats("svg")
     sns.set_theme(context="notebook", style="ticks", palette="colorblind")
-    spines = {"axes.spines.top": False, "axes.spines.right": False}
-    layout = {"axes.titlesize": "medium", "figure.constrained_layout.use": True}
-    plt.rcParams.update(spines | layout)
+    settings = {"axes.spines.top": False, "axes.spines.right": False}
+    settings |= {"axes.titlesize": "medium", "figure.constrained_layout.use": True}
+    plt.rcParams.update(settings)
     pd.set_option("display.max_colwidth", None)
 
 
 @dataclass(repr=False)
 class CaptionedFigure:
-    """A figure that displays itself with its caption as one self-contained HTML output.
-
-    Plots become SVG, figures with images PNG. The same figure gives the same bytes.
-    """
+    """A figure that displays itself with its caption, as SVG, or PNG with images."""
 
     figure: Figure
     caption: str
@@ -44,8 +41,6 @@ class CaptionedFigure:
     def __post_init__(self):
         plt.close(self.figure)  # else it would be displayed a second time
         self.alt = " ".join(self.alt.split())  # titles in it may have several lines
-        if not (self.caption.strip() and self.alt):
-            raise ValueError("caption, alt: got no text, expected a sentence each.")
 
     def __repr__(self):
         return self.caption
@@ -58,13 +53,10 @@ class CaptionedFigure:
         with plt.rc_context({"svg.hashsalt": "braintumor"}):  # same ids each time
             self.figure.savefig(buffer, **settings)
         image = b64encode(buffer.getvalue()).decode()
-        return render(
-            "figure.html.j2",
-            caption=self.caption,
-            alt=self.alt,
-            width=round(96 * self.figure.get_figwidth()),  # CSS pixels per inch
-            source=f"data:image/{kind};base64,{image}",
-        )
+        width = round(96 * self.figure.get_figwidth())  # CSS pixels per inch
+        source = f"data:image/{kind};base64,{image}"
+        texts = {"caption": self.caption, "alt": self.alt}
+        return render("figure.html.j2", width=width, source=source, **texts)
 
 
 def captioned(plot):
