@@ -19,15 +19,14 @@ def plot_confusion_matrix(table):
     """Plot the confusion matrix of a predictions table: count and share per cell."""
     y_true, y_pred = table["y_true"], metrics.predict_classes(table)
     counts = confusion_matrix(y_true, y_pred, labels=list(LABELS))
-    n_true = counts.sum(axis=1)
-    shares = counts / np.maximum(n_true, 1)[:, np.newaxis]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     texts = np.vectorize("{}\n{:.1%}".format)(counts, shares)
     figure, ax = plt.subplots(figsize=(5.2, 3.6))
     cells = pd.DataFrame(shares, NAMES, NAMES)
     sns.heatmap(cells, annot=texts, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False)
     ax.tick_params("y", rotation=0)
     ax.set(xlabel="predicted class", ylabel="true class")
-    recall = {name: shares[k, k] for k, name in enumerate(NAMES) if n_true[k]}
+    recall = {name: shares[k, k] for k, name in enumerate(NAMES) if any(counts[k])}
     caption = f"Accuracy is {np.mean(y_true == y_pred):.1%} of {len(table):,} slices. "
     caption += f"Recall (shade): {format_values(recall, '{:.1%}')}."
     rows = format_values(zip(NAMES, counts.tolist(), strict=True), "{}")
@@ -85,6 +84,5 @@ def plot_score_strip(table, column, title):
     sns.stripplot(table, x=column, y="tumor", hue="tumor", order=NAMES, **style)
     ax.set(xlim=(-0.02, 1.02), xlabel=title, ylabel="")
     scores = table.groupby("tumor")[column]
-    caption = f"Means: {format_values(scores.mean())}. A dot per row of the table."
     alt = f"Strip plot of {title}. Medians: {format_values(scores.median())}."
-    return figure, caption, alt
+    return figure, f"Means: {format_values(scores.mean())}. A dot per row.", alt

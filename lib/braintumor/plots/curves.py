@@ -36,6 +36,6 @@ def plot_learning_curves(history, titles, monitor="val_loss"):
     figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False)
     means = {title: kept[f"val_{metric}"].mean() for metric, title in titles.items()}
     epochs = ", ".join(map(str, kept["epoch"]))
-    caption = f"Kept epochs (best {monitor}): {epochs} of {len(rows)}. Mean validation "
+    caption = f"Epochs kept by {monitor}: {epochs} of {len(rows)}. Mean validation "
     caption += f"there: {format_values(means, '{:.3f}')}. Losses are on a log axis."
     return figure, caption, f"Curves: training gray, validation blue, dots at {epochs}."

@@ -20,11 +20,7 @@ def slice_explorer(table):
         prob_true=probabilities[range(len(table)), table["y_true"] - 1],
         confidence=probabilities.max(axis=1),
     )[[*COLUMNS, "prob_true", "confidence"]].round(4)
-    data = {
-        "names": list(LABELS.values()),
-        "colors": list(CLASS_COLORS.values()),
-        "columns": list(rows),
-        "rows": rows.astype(object).to_numpy().tolist(),
-    }
+    data = {"names": list(LABELS.values()), "colors": list(CLASS_COLORS.values())}
+    data |= {"columns": list(rows), "rows": rows.astype(object).to_numpy().tolist()}
     script = Path(__file__).with_name("explorer.js").read_text(encoding="utf-8")
     return HTML(render("slice_explorer.html.j2", data=data, script=script))

@@ -54,9 +54,9 @@ class CaptionedFigure:
             self.figure.savefig(buffer, **settings)
         image = b64encode(buffer.getvalue()).decode()
         width = round(96 * self.figure.get_figwidth())  # CSS pixels per inch
-        source = f"data:image/{kind};base64,{image}"
         texts = {"caption": self.caption, "alt": self.alt}
-        return render("figure.html.j2", width=width, source=source, **texts)
+        texts["source"] = f"data:image/{kind};base64,{image}"
+        return render("figure.html.j2", width=width, **texts)
 
 
 def captioned(plot):
