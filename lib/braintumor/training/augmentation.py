@@ -3,30 +3,17 @@
 import keras
 import numpy as np
 from keras import ops
+from keras.ops import image
 
 
 def sample_affine(
     n, image_size, seed, epoch, step, zoom=(0.8, 1.2), flip=0.5, shear=0.2
 ):
-    """Sample affine maps from output to input pixels, around the center of the slice.
+    """Sample (n, 8) float32 affine maps from output to input pixels.
 
-    Parameters
-    ----------
-    n, image_size : int
-        Number of maps, and pixels per side of the slices.
-    seed, epoch, step : int
-        The maps depend on these alone.
-    zoom : (float, float)
-        Range of the zoom factor, sampled for each axis; above 1 enlarges.
-    flip : float
-        Probability of a left-right flip.
-    shear : float
-        Largest tangent of the shear angle, to either side.
-
-    Returns
-    -------
-    (n, 8) float32
-        Rows (a, b, c, d, e, f, 0, 0) with x' = ax + by + c and y' = dx + ey + f.
+    Rows are (a, b, c, d, e, f, 0, 0) with x' = ax + by + c and y' = dx + ey + f, around
+    the center of the slice. Zoom, above 1 for larger, is sampled for each axis; `flip`
+    is the probability of a mirror image, `shear` the largest tangent of the angle.
     """
     # the last number tells this stream from that of the order of slices
     rng = np.random.default_rng([seed, epoch, step, 1])
@@ -39,36 +26,19 @@ def sample_affine(
     return np.stack([a, b, c, zero, e, f, zero, zero], axis=1).astype("float32")
 
 
-def apply_affine(images, transforms, interpolation="bilinear", fill_mode="constant"):
-    """Apply `sample_affine`'s maps to images (n, side, side, channels): float32."""
-    warped = ops.image.affine_transform(
-        images, transforms, interpolation=interpolation, fill_mode=fill_mode
-    )
-    return ops.convert_to_numpy(warped)
-
-
 def random_affine(images, targets, seed, epoch, step, fill_mode="constant", **settings):
-    """Warp images and their masks by the same random affine maps.
+    """Warp images and their masks by the same maps of `sample_affine`.
 
-    Parameters
-    ----------
-    images : (n, side, side, 1) float32
-        Slices, interpolated linearly.
-    targets : array or dict of arrays
-        Masks (n, side, side, 1), interpolated by the nearest pixel so that they stay
-        binary, or class labels (n,), which stay.
-    fill_mode : {"constant", "nearest"}
-        Pixels from outside the slice: 0, or the nearest pixel.
-    seed, epoch, step, **settings
-        As in `sample_affine`.
+    Images and masks are (n, side, side, 1) float32. `targets` is an array or a dict of
+    arrays: masks stay binary, labels (n,) stay. Pixels from outside are 0, or the
+    nearest pixel with `fill_mode` "nearest".
     """
-    n, image_size = images.shape[:2]
-    transforms = sample_affine(n, image_size, seed, epoch, step, **settings)
+    transforms = sample_affine(*images.shape[:2], seed, epoch, step, **settings)
 
-    def warp_mask(target):
+    def warp(target, interpolation="nearest"):
         if target.ndim == 1:
             return target
-        return apply_affine(target, transforms, "nearest", fill_mode)
+        warped = image.affine_transform(target, transforms, interpolation, fill_mode)
+        return ops.convert_to_numpy(warped)
 
-    warped = apply_affine(images, transforms, fill_mode=fill_mode)
-    return warped, keras.tree.map_structure(warp_mask, targets)
+    return warp(images, "bilinear"), keras.tree.map_structure(warp, targets)

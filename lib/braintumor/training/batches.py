@@ -13,26 +13,12 @@ from braintumor.training.augmentation import random_affine
 def training_batches(
     images, targets, batch_size, seed, augmentation=None, first_epoch=0, channels=1
 ):
-    """Yield training batches without end, each epoch in a new order.
+    """Yield batches (x, y) without end; x is in [0, 1], y as from `format_targets`.
 
     Order and augmentation depend on (seed, epoch, step) alone, so a stopped and
-    continued training sees the same batches as an undisturbed one.
-
-    Parameters
-    ----------
-    images : (n, side, side) uint8
-    targets : array or dict of arrays
-        Labels (n,) int from 0, masks (n, side, side) uint8, or {task: array}.
-    batch_size : int
-        Slices per batch; the last batch of an epoch may be smaller.
-    augmentation : dict, optional
-        Settings of `random_affine`; {} for its defaults, None for no augmentation.
-
-    Yields
-    ------
-    (x, y)
-        (batch, side, side, channels) float32 in [0, 1], and targets as formatted by
-        `format_targets`.
+    continued training sees the same batches as an undisturbed one. `images` are (n,
+    side, side) uint8; targets are labels (n,) from 0, masks (n, side, side), or a dict
+    of both. `augmentation` has settings of `random_affine`, or is None.
     """
     for epoch in itertools.count(first_epoch):
         order = np.random.default_rng([seed, epoch]).permutation(len(images))
@@ -45,10 +31,7 @@ def training_batches(
 
 
 def format_targets(targets, rows=slice(None)):
-    """Format labels as (n,) int64 and masks as (n, side, side, 1) float32.
-
-    `targets` is an array or a dict of arrays, as in `training_batches`.
-    """
+    """Format labels as (n,) int64 and masks as (n, side, side, 1) float32."""
 
     def format_array(target):
         if target.ndim == 1:

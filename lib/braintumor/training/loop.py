@@ -11,10 +11,9 @@ from braintumor.core.files import atomic_write
 
 
 def configure_backend(seed, threads=0):
-    """Seed Python, NumPy and the backend, and make its operations deterministic.
+    """Seed all random states and make operations deterministic, before any network.
 
-    Same seed, threads and processor: same bytes. Call it before building a network.
-    `threads` is for TensorFlow and PyTorch; 0 is one per core.
+    Same seed, threads and processor: same bytes. 0 threads are one per core.
     """
     backend = keras.config.backend()
     if backend == "tensorflow":
@@ -43,37 +42,17 @@ def fit(
 ):
     """Train a compiled model and give it the weights of its best epoch.
 
-    Each epoch is saved in `directory`. After a stop, the same call goes on with the
-    interrupted epoch and ends with the same weights.
-
-    Parameters
-    ----------
-    model : keras.Model
-    directory : Path
-        Folder for checkpoints and history.csv.
-    batches : callable
-        batches(first_epoch) returns an endless generator of (x, y).
-    steps, epochs : int
-        Batches per epoch, and epochs in all.
-    validation_data : (x, y)
-    monitor : str
-        The best epoch has the lowest value, or the highest of an accuracy.
-    plateau : dict, optional
-        Settings of Keras' ReduceLROnPlateau.
-    tensorboard : bool
-        Write a log for TensorBoard; needs TensorFlow.
-
-    Raises
-    ------
-    FloatingPointError
-        If the loss is not finite.
+    Each epoch is saved in `directory`, with history.csv. After a stop, the same call
+    goes on with the interrupted epoch and ends with the same weights. batches(epoch)
+    returns an endless generator of (x, y), of which an epoch takes `steps`. The best
+    epoch has the lowest `monitor`, or the highest of an accuracy. `plateau` has
+    settings of Keras' ReduceLROnPlateau.
     """
     if epochs < 1:
         raise ParameterError(f"epochs: got {epochs}, expected 1 or more.")
     directory.mkdir(parents=True, exist_ok=True)
-    checkpoint = EpochCheckpoint(directory, epochs, monitor)
-    n_done = len(checkpoint.history)
-    callbacks = []
+    checkpoint = EpochCheckpoint(directory, monitor)
+    n_done, callbacks = len(checkpoint.history), []
     if plateau:
         callbacks.append(ResumableReduceLROnPlateau(checkpoint.history, **plateau))
     if tensorboard:
@@ -82,7 +61,6 @@ def fit(
     if 0 < n_done < epochs:
         model.optimizer.build(model.trainable_variables)
         model.load_weights(checkpoint.path(n_done))
-        print(f"continuing after epoch {n_done}")
     if n_done < epochs:
         model.fit(
             batches(n_done),
@@ -100,21 +78,16 @@ def fit(
 
 
 class EpochCheckpoint(keras.callbacks.Callback):
-    """Save the state of each epoch and print one line.
+    """Save and print each epoch; weights before history, so a stop costs one epoch."""
 
-    Weights are saved before the history that refers to them, so a stop at any moment
-    costs one epoch at most.
-    """
-
-    def __init__(self, directory, epochs, monitor):
+    def __init__(self, directory, monitor):
         super().__init__()
-        self.directory, self.epochs, self.monitor = directory, epochs, monitor
+        self.directory, self.monitor = directory, monitor
         self.sign = -1 if monitor.endswith("accuracy") else 1
         path = directory / "history.csv"
         self.history = pd.read_csv(path).to_dict("records") if path.exists() else []
 
     def path(self, epoch):
-        """Weights of an epoch, counted from 1."""
         return self.directory / f"epoch-{epoch}.weights.h5"
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -136,13 +109,10 @@ class EpochCheckpoint(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.started
         for name in ("loss", self.monitor):
             if not math.isfinite(logs[name]):
-                raise FloatingPointError(
-                    f"{name}: got {logs[name]} in epoch {epoch + 1}, expected a finite "
-                    "number. Lower learning_rate."
-                )
+                problem = f"got {logs[name]} in epoch {epoch + 1}, expected finite loss"
+                raise FloatingPointError(f"{name}: {problem}. Lower learning_rate.")
         score = self.sign * logs[self.monitor]
-        is_best = all(score < self.sign * row[self.monitor] for row in self.history)
-        if is_best:
+        if all(score < self.sign * row[self.monitor] for row in self.history):
             self._save_weights(self.directory / "best.weights.h5")
         self._save_weights(self.path(epoch + 1))
         row = {"epoch": epoch + 1, **logs, "seconds": round(seconds, 2)}
@@ -150,13 +120,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
         with atomic_write(self.directory / "history.csv") as path:
             pd.DataFrame(self.history).to_csv(path, index=False)
         self.path(epoch).unlink(missing_ok=True)
-        values = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
-        minutes = seconds * (self.epochs - epoch - 1) / 60
-        print(
-            f"epoch {epoch + 1:3}/{self.epochs}  {values}  {seconds:.1f} s, "
-            f"{minutes:.1f} min left{' *' if is_best else ''}",
-            flush=True,
-        )
+        values = [f"{name} {value:.4g}" for name, value in row.items()]
+        print("  ".join(values), f"of {self.params['epochs']} epochs", flush=True)
 
     def _save_weights(self, path):
         with atomic_write(path) as temporary:
@@ -164,10 +129,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
 
 class ResumableReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
-    """Reduce the learning rate on a plateau, also across a stop.
-
-    Keras' callback does not save its wait counter: past epochs are replayed.
-    """
+    """Replay past epochs after a stop: Keras does not save the wait counter."""
 
     def __init__(self, history, **settings):
         # "auto" needs the metrics, which are not there before the first step

@@ -2,8 +2,10 @@
 
 import os
 import platform
+import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -14,28 +16,23 @@ PACKAGES = ("keras", "numpy", "scikit-learn", "h5py", "pandas")
 
 
 def collect_environment(threads):
-    """Describe this process for run.json: versions, processor, threads, commit, memory.
-
-    `threads` is the notebook's parameter; 0 is one per core.
-    """
+    """Describe this process for run.json; 0 threads are one per core."""
     import keras  # not above: report pages read records without it
 
     backend = keras.config.backend()
+    packages = {name: version(name) for name in PACKAGES}
     return {
-        "packages": {name: _version(name) for name in (*PACKAGES, backend)},
+        "packages": packages | {backend: sys.modules[backend].__version__},
         "python": platform.python_version(),
         "processor": _processor(),
         "threads": threads or os.cpu_count(),
-        "git": _git(),
+        "git": _git_state(),
         "peak_memory_mb": _peak_memory_mb(),
     }
 
 
 def group_by_training(records):
-    """Group run.json dicts by training: a list of lists.
-
-    A joint network has one record per task; they share notebook, fold and time.
-    """
+    """Group run.json dicts by training; a joint network has one record per task."""
     groups = {}
     for record in records:
         key = [record[name] for name in ("notebook", "finished", "seconds")]
@@ -46,45 +43,35 @@ def group_by_training(records):
 
 def short_commit(record):
     """Shorten the git commit of a run.json for display."""
-    commit = record["git"]["commit"]
-    if not commit:
+    git = record["git"]
+    if not git["commit"]:
         return "not from git"
-    return commit[:10] + ("" if record["git"]["clean"] else " and changes")
-
-
-def _version(name):
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return version(f"{name}-cpu")  # tensorflow-cpu provides tensorflow
+    return git["commit"][:10] + ("" if git["clean"] else " and changes")
 
 
 def _processor():
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    model = re.search(r"model name\s*: (.+)", text)
+    return model[1] if model else platform.processor() or platform.machine()
+
+
+def _git_state():
+    command = ["git", "status", "--porcelain=v2", "--branch", "--", ":!results"]
+    settings = {"cwd": ROOT, "text": True, "stderr": subprocess.DEVNULL}
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        models = [line for line in lines if line.startswith("model name")]
-        return models[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
-
-
-def _git():
-    def git(*arguments):
-        return subprocess.check_output(
-            ["git", *arguments], cwd=ROOT, text=True, stderr=subprocess.DEVNULL
-        ).strip()
-
-    try:
-        changes = git("status", "--porcelain", ":!results")
-        return {"commit": git("rev-parse", "HEAD"), "clean": not changes}
+        commit, *lines = subprocess.check_output(command, **settings).splitlines()
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "clean": None}  # a downloaded archive
+    is_clean = all(line.startswith("#") for line in lines)
+    return {"commit": commit.split()[-1], "clean": is_clean}
 
 
 def _peak_memory_mb():
-    if platform.system() == "Windows":
-        return round(psutil.Process().memory_info().peak_wset / 2**20)
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return round(memory.peak_wset / 2**20)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if platform.system() == "Darwin" else 2**10))
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
