@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +74,9 @@ def find_images(paths):
 
 
 def _search_folder(folder):
-    images = []
-    for path in folder.rglob("*"):
-        is_image = path.name.lower().endswith(SUFFIXES) and path.name != "cvind.mat"
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if is_image and not is_hidden and path.is_file():
-            images.append(path)
+    names = glob("**/*", root_dir=folder, recursive=True)  # without hidden files
+    paths = [folder / name for name in names if name.lower().endswith(SUFFIXES)]
+    images = [path for path in paths if path.is_file() and path.name != "cvind.mat"]
     expected, remedy = f"names that end in {', '.join(SUFFIXES)}", "Give files directly"
     raster.require(images, folder, "no image files", expected, remedy)
     return sorted(images, key=_natural_order)
@@ -121,8 +119,7 @@ def _read_npy(path, slice_number):
     # headers of later versions may declare gigabytes
     raster.require(version == 1, "version", version, "1", "Save numbers")
     pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    remedy = "Save one gray slice"
-    raster.require(pixels.ndim == 2, "shape", pixels.shape, "(rows, columns)", remedy)
+    raster.require(pixels.ndim == 2, "shape", pixels.shape, "two sides", "Save a slice")
     raster.select_slice(1, "slice", slice_number)
     return pixels, None, False
 
