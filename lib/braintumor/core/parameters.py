@@ -11,10 +11,7 @@ from braintumor.core.files import ROOT
 
 
 def check_parameters(namespace):
-    """Validate the parameters of the running notebook and return them as a dict.
-
-    `namespace` is its globals(), in which names from papermill must be declared.
-    """
+    """Validate the parameters of a running notebook, given its globals()."""
     declared = namespace.get("__annotations__", {})
     names = set(declared)
     for cell in namespace.get("In", []):

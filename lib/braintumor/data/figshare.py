@@ -16,12 +16,8 @@ from braintumor.core.errors import DatasetError, describe_problem, shorten
 from braintumor.core.files import atomic_write
 from braintumor.data.hdf5 import open_mat, read_field
 from braintumor.data.labels import LABELS, PLANES
-from braintumor.data.preprocessing import (
-    MAX_SIDE,
-    find_intensity_problem,
-    pad_to_square,
-)
-from braintumor.data.raster import file_errors
+from braintumor.data.preprocessing import find_intensity_problem, pad_to_square
+from braintumor.data.raster import MAX_SIDE, file_errors
 from braintumor.data.splits import FOLDS
 
 SPACING_MM = 0.49  # at 512 pixels, from the dataset's paper
@@ -54,10 +50,9 @@ def _check_border(border):
 
 
 class Slice(pydantic.BaseModel, arbitrary_types_allowed=True):
-    """A checked slice, upright and padded to a square; the mask is bool.
+    """A checked slice, upright and padded to a square.
 
-    `file` is 0 if no number names it. `border` (n_points, 2) is x and y in 1-based
-    pixels, by default the mask's box.
+    `file` is 0 if no number names it; `border` (n_points, 2) is x, y in 1-based pixels.
     """
 
     file: int
@@ -90,10 +85,7 @@ class Slice(pydantic.BaseModel, arbitrary_types_allowed=True):
 
 
 def make_slice(source, names, **values):
-    """Make a Slice; `values` may be functions that read them.
-
-    A DatasetError lists all problems, with the fields' `names` in the source.
-    """
+    """Make a Slice of values or readers; errors use the `names` in the source."""
     try:
         return Slice(**values)
     except pydantic.ValidationError as error:
@@ -137,10 +129,7 @@ def load_figshare_index():
 
 
 def write_mat(path, image, mask, label, pid, border):
-    """Write one slice in figshare's layout; nothing is checked.
-
-    `image` and `mask` are upright; `border` holds x1 y1 x2 y2 ... in 1-based pixels.
-    """
+    """Write a slice unchecked; `border` is x1 y1 x2 y2 ... in 1-based pixels."""
     fields = {
         "PID": np.array([[ord(character)] for character in pid], np.uint16),
         "image": np.transpose(image).astype(np.int16),  # column-major
@@ -163,9 +152,8 @@ def _write_fields(path, fields):
             for name, values in fields.items():
                 compression = 3 if min(values.shape) > 1 else None
                 field = mat.create_dataset(name, data=values, compression=compression)
-                field.attrs["MATLAB_class"] = np.bytes_(
-                    MATLAB_CLASSES[str(field.dtype)]
-                )
+                kind = MATLAB_CLASSES[field.dtype.name]
+                field.attrs["MATLAB_class"] = np.bytes_(kind)
                 if field.dtype.kind == "u":  # characters and logical values
                     field.attrs["MATLAB_int_decode"] = np.int32(field.dtype.itemsize)
                 if field.parent.name != "/":

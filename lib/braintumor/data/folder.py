@@ -34,10 +34,7 @@ class SliceSource:
 
 
 def find_slices(directory):
-    """List the slices of a folder as SliceSource, ordered by file number.
-
-    The folder holds ``slices.csv``, or .mat files named by number (also in subfolders).
-    """
+    """List the slices of a folder as SliceSource, ordered by file number."""
     directory, paths = Path(directory), {}
     if (directory / "slices.csv").exists():
         return _read_table(directory / "slices.csv")
@@ -103,8 +100,7 @@ def map_slices(function, sources, n_jobs=None, description="", progress=True):
 def check_folder(directory, n_jobs=None, progress=True):
     """Report what a folder of slices holds and lacks, and what is wrong with it.
 
-    Returns a dict: found (readable slices per class name), missing (file numbers that
-    only cvind.mat has), notes (list of str), problems (list of (file, problem)).
+    Returns a dict: found (number per class), missing (files), notes, problems.
     """
     directory, sources = Path(directory), find_slices(directory)
     results = list(map_slices(_check_slice, sources, n_jobs, "checking", progress))
@@ -135,10 +131,7 @@ def _check_slice(source):
 
 
 def find_folds(directory, table):
-    """Return the folds of slices and their source: "given", "cvind", or None, "made".
-
-    Raises DatasetError if labels of a patient differ, or if some slices have no fold.
-    """
+    """Return the folds and their source: "given", "cvind", or None and "made"."""
     n_labels = table.groupby("pid")["label"].nunique()
     if mixed := [*n_labels.index[n_labels > 1]]:
         raise DatasetError(f"{directory}: patients {mixed} have slices of two labels")
@@ -154,10 +147,7 @@ def find_folds(directory, table):
 
 
 def export_png(directory, out, progress=True):
-    """Export slices as the original study: ``OUT/<label>/<n>.matlabel=<label>.png``.
-
-    Minimum and maximum of a slice become 0 and 255. Returns the number of files.
-    """
+    """Export slices as the original study did; return the number of files."""
     sources = find_slices(directory)
     for source in tqdm(sources, "exporting", disable=not progress):
         item = read_slice(source)

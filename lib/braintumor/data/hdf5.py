@@ -1,7 +1,4 @@
-"""Guarded reading of MATLAB v7.3 (HDF5) files, which may be damaged or hostile.
-
-HDF5 follows links into other files, allocates any size, and trusts sizes of chunks.
-"""
+"""Guarded reading of HDF5: it follows links, allocates any size, trusts chunks."""
 
 import math
 import re

@@ -29,7 +29,7 @@ TUMORS = {  # ranges of radius, depth in the brain (both cm), intensity; share o
 
 
 class Tumor:
-    """The tumor of one patient: `label` 1 meningioma, 2 glioma, 3 pituitary tumor."""
+    """The tumor of one patient."""
 
     def __init__(self, label, head, rng):
         self.label = label
@@ -159,17 +159,7 @@ def _write_patient(directory, patient, seed, size):
 def write_phantom(
     directory, n_patients=60, seed=0, size=512, progress=True, n_jobs=None
 ):
-    """Write 1.mat ... N.mat, cvind.mat, planes.csv and phantom.json to a new folder.
-
-    Same arguments give the same bytes, whatever `n_jobs`.
-
-    Parameters
-    ----------
-    size : int
-        Pixels per side; a few slices have half of it.
-    n_jobs : int, optional
-        Processes as in joblib; by default one up to 128 pixels, else one per core.
-    """
+    """Write a phantom dataset; the same seed gives the same bytes for any `n_jobs`."""
     directory = Path(directory)
     limits = {"n_patients": (n_patients, 15, 2000), "seed": (seed, 0, 2**63)}
     for name, (value, low, high) in (limits | {"size": (size, 64, 1024)}).items():

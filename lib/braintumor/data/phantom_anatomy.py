@@ -1,8 +1,7 @@
 """Anatomy of the phantom: an analytic head, rendered with a tumor on any plane.
 
 Points are float32 (3, n) in cm: x to the right of the image, y to the nose, z to the
-crown. Distances are negative inside a body. Bodies are the ellipsoids of
-`phantom_anatomy.csv`, mirrored, not learned from images; later ones cover earlier ones.
+crown. Bodies are mirrored ellipsoids; their signed distances are negative inside.
 """
 
 from dataclasses import dataclass, replace

@@ -16,12 +16,8 @@ from braintumor.core.files import ROOT, atomic_directory, directory_lock, write_
 from braintumor.data.figshare import SPACING_MM, load_figshare_index
 from braintumor.data.folder import find_folds, find_slices, map_slices, read_slice
 from braintumor.data.labels import PLANES
-from braintumor.data.preprocessing import (
-    MAX_SIDE,
-    PERCENTILES,
-    preprocess_slice,
-    resize_mask,
-)
+from braintumor.data.preprocessing import PERCENTILES, preprocess_slice, resize_mask
+from braintumor.data.raster import MAX_SIDE
 from braintumor.data.splits import assign_folds, patient_family
 
 FORMAT_VERSION = 2  # raise it when the same slices would be prepared differently
@@ -31,8 +27,7 @@ FORMAT_VERSION = 2  # raise it when the same slices would be prepared differentl
 class PreparedData:
     """Slices as uint8 memory maps (n, side, side); masks are 0 or 1.
 
-    In the `index`, size, tumor_area, border (x1 y1 x2 y2 ...) and mask_bits
-    (compressed) are those of the native slice, in pixels.
+    Sizes, areas, borders and mask_bits in the `index` are of the native slices.
     """
 
     index: pd.DataFrame
@@ -72,8 +67,8 @@ def prepare_data(
         info = dict(kind=kind, folds=_complete_index(directory, index, kind))
         info |= dict(digest=_compute_digest(index, images, masks), slices=len(index))
         info |= dict(size=image_size, percentiles=list(percentiles))
-        info |= dict(source=str(directory.resolve()))
-        info |= dict(fingerprint=_fingerprint(directory))
+        source, fingerprint = str(directory.resolve()), _fingerprint(directory)
+        info |= dict(source=source, fingerprint=fingerprint)
         index.to_parquet(folder / "index.parquet", index=False)
         write_json(folder / "prepared.json", info)
     return open_prepared(out)
@@ -81,12 +76,11 @@ def prepare_data(
 
 def _prepare_slice(source, image_size, percentiles):
     item = read_slice(source)
-    bits = np.packbits(item.mask.T)  # column-major as in MATLAB files: no copy
     row = dict(file=item.file, pid=item.pid, family=patient_family(item.pid))
     row |= dict(label=item.label, plane=item.plane, fold=item.fold)
     row |= dict(size=len(item.image), spacing_mm=item.spacing_mm)
     row |= dict(tumor_area=int(item.mask.sum()), border=item.border.ravel())
-    row["mask_bits"] = zlib.compress(bits, 1)
+    row["mask_bits"] = zlib.compress(np.packbits(item.mask.T), 1)  # as in .mat files
     image = preprocess_slice(item.image, image_size, percentiles)
     return row, image, resize_mask(item.mask, image_size)
 
@@ -114,12 +108,11 @@ def _detect_kind(directory, index, sources):
 
 def _complete_index(directory, index, kind):
     """Add plane, fold and spacing; return the source of the folds."""
-    planes = directory / "planes.csv"
     if kind.startswith("figshare"):
         index["plane"] = index["file"].map(load_figshare_index()["plane"])
-    elif planes.exists():
-        table = pd.read_csv(planes, index_col="file")
-        index["plane"] = index["file"].map(table["plane"])
+    elif (directory / "planes.csv").exists():
+        planes = pd.read_csv(directory / "planes.csv", index_col="file")["plane"]
+        index["plane"] = index["file"].map(planes)
     index["plane"] = pd.Categorical(index["plane"].fillna("unknown"), PLANES)
     folds, source = find_folds(directory, index)
     folds = assign_folds(index, "family") if folds is None else folds
@@ -159,10 +152,7 @@ def open_prepared(folder):
 
 
 def open_data(data, image_size, percentiles=PERCENTILES):
-    """Open the prepared set of `data`; prepare it first if it is new or has changed.
-
-    `data` is a folder of slices, or "phantom", which is generated on first use.
-    """
+    """Open the prepared set of a folder of slices, or "phantom"; prepare it if new."""
     directory = _find_or_generate(data)
     folder = cache_dir(data, image_size, percentiles)
     with directory_lock(folder):  # another process may be preparing it

@@ -9,10 +9,7 @@ MIN_RANGE, MAX_INTENSITY = 1e-15, 1e15  # that can be scaled in float32
 
 
 def preprocess_slice(image, image_size, percentiles=PERCENTILES):
-    """Scale a square slice to uint8 and resize it to (image_size, image_size).
-
-    `percentiles` become 0 and 255; (0, 100) is MATLAB's ``mat2gray``.
-    """
+    """Scale `percentiles` of a square slice to 0 and 255 (uint8), and resize it."""
     ordered = np.sort(image, axis=None)  # np.percentile is slower
     ranks = [round(percent / 100 * (image.size - 1)) for percent in percentiles]
     low, high = (float(ordered[rank]) for rank in ranks)

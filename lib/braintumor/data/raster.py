@@ -99,9 +99,8 @@ def read_raster(path, page=None):
         turn = tags.get(274, 1)
         require(turn == 1, "TIFF orientation", turn, "1", "Save it upright")
         pixels, is_color = to_gray(PIL.ImageOps.exif_transpose(image))
-        if is_high_bit and tags.get(262) == 0:  # white is zero
-            pixels = invert(pixels)
-        return pixels, is_color
+        white_is_zero = is_high_bit and tags.get(262) == 0
+        return invert(pixels) if white_is_zero else pixels, is_color
 
 
 def _count_pages(tiff):

@@ -48,10 +48,8 @@ def _split_rows(table, column, n_parts, seed):
         return KFold(n_parts, shuffle=True, random_state=seed).split(table)
     n_groups = table.groupby("label")[column].nunique()
     if n_groups.min() < n_parts:
-        raise DatasetError(
-            f"label {n_groups.idxmin()}: got {n_groups.min()} patients, expected "
-            f"{n_parts} or more. Add patients."
-        )
+        got = f"label {n_groups.idxmin()}: got {n_groups.min()} patients"
+        raise DatasetError(f"{got}, expected {n_parts} or more. Add patients.")
     splitter = StratifiedGroupKFold(n_parts, shuffle=True, random_state=seed)
     return splitter.split(table, table["label"], table[column])
 
@@ -68,10 +66,7 @@ def assign_folds(index, protocol, seed=0):
 
 
 def make_split(index, protocol, fold, seed=0, validation=0.15):
-    """Split an index for testing on one fold, with a fraction of others for validation.
-
-    Raises LeakageError if a patient (official) or family is in several folds.
-    """
+    """Split an index for testing on one fold; a shared group raises LeakageError."""
     from sklearn.model_selection import train_test_split
 
     folds = assign_folds(index, protocol, seed)
@@ -85,10 +80,9 @@ def make_split(index, protocol, fold, seed=0, validation=0.15):
         )
         return Split(np.sort(train), np.sort(validation), test)
     if shared := sorted(set(table[column]) & set(index[column].iloc[test])):
-        raise LeakageError(
-            f"{protocol} folds: {column} {', '.join(shared[:5])} is in fold {fold} and "
-            f"another, expected every {column} in one fold. Correct the folds."
-        )
+        problem = f"got {', '.join(shared[:5])} in fold {fold} and another"
+        expected = f"every {column} in one fold. Correct the folds"
+        raise LeakageError(f"{protocol} folds: {problem}, expected {expected}.")
     n_rarest = table.groupby("label")[column].nunique().min()
     n_parts = max(2, min(round(1 / validation), n_rarest))  # fewer in a small set
     train, validation = next(_split_rows(table, column, n_parts, seed))
@@ -96,10 +90,9 @@ def make_split(index, protocol, fold, seed=0, validation=0.15):
 
 
 def make_original_split(index, name, seed, n_exported=N_EXPORTED):
-    """Split slices at random in the proportions ORIGINAL_SPLITS[name].
+    """Split slices up to file `n_exported` (None: all) as ORIGINAL_SPLITS[name].
 
-    All come from one permutation, so the test slices of "ensemble" are among those of
-    "single". Files after `n_exported` are left out; None takes all.
+    Both use one permutation: the test slices of "ensemble" are among those of "single".
     """
     rows = np.flatnonzero(index["file"] <= (n_exported or np.inf))
     n_train, _, n_test = np.array(ORIGINAL_SPLITS[name]) * len(rows) / N_EXPORTED
@@ -109,16 +102,10 @@ def make_original_split(index, name, seed, n_exported=N_EXPORTED):
 
 
 def audit_leakage(index, split):
-    """Count patients and families that are in the test part and another part.
-
-    Returns a table with the rows pid and family; n_test_slices are of the test part.
-    """
+    """Count patients and families in both the test part and another part."""
     others = index.iloc[np.concatenate([split.train, split.validation])]
     test = index[["pid", "family"]].iloc[split.test]
     is_shared = test.apply(lambda column: column.isin(others[column.name]))
-    columns = {
-        "n_shared": test[is_shared].nunique(),
-        "n_test_slices": is_shared.sum(),
-        "test_fraction": is_shared.mean(),
-    }
-    return pd.DataFrame(columns).rename_axis("group")
+    columns = dict(n_shared=test[is_shared].nunique(), n_test_slices=is_shared.sum())
+    table = pd.DataFrame(columns | dict(test_fraction=is_shared.mean()))
+    return table.rename_axis("group")
