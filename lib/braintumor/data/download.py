@@ -63,7 +63,6 @@ def _fetch(file, url, store, progress):
         part = store / f"{file.name}.part"
         with part.open("ab") as stream:
             if (start := stream.tell()) < file.size:
-                # Range counts stored bytes
                 headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
                 pooch.HTTPDownloader(progress, headers=headers)(url, stream, server)
         os.replace(part, output_file)  # pooch checks the MD5, and retries from zero

@@ -58,8 +58,7 @@ def _read_table(table):
     has_more_cells = not isinstance(rows.index, pd.RangeIndex)
     if not is_complete or has_more_cells or rows["image"].duplicated().any():
         expected = f"rows of {', '.join(REQUIRED_COLUMNS)}, each image once"
-        got = f"{len(rows)} rows of {shorten([*rows])}"
-        raise DatasetError(f"{table}: got {got}, expected {expected}.")
+        raise DatasetError(f"{table}: got {shorten([*rows])}, expected {expected}.")
     records = rows.to_dict("records")
     return [SliceSource(number, table, row) for number, row in enumerate(records, 1)]
 
@@ -98,10 +97,7 @@ def map_slices(function, sources, n_jobs=None, description="", progress=True):
 
 
 def check_folder(directory, n_jobs=None, progress=True):
-    """Report what a folder of slices holds and lacks, and what is wrong with it.
-
-    Returns a dict: found (number per class), missing (files), notes, problems.
-    """
+    """Return what a folder has: found (per class), missing files, notes, problems."""
     directory, sources = Path(directory), find_slices(directory)
     results = list(map_slices(_check_slice, sources, n_jobs, "checking", progress))
     errors = [result for result in results if isinstance(result, DatasetError)]

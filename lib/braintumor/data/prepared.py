@@ -25,10 +25,7 @@ FORMAT_VERSION = 2  # raise it when the same slices would be prepared differentl
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Slices as uint8 memory maps (n, side, side); masks are 0 or 1.
-
-    Sizes, areas, borders and mask_bits in the `index` are of the native slices.
-    """
+    """Uint8 memory maps (n, side, side), and an index with values of native slices."""
 
     index: pd.DataFrame
     images: np.ndarray

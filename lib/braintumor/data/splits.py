@@ -16,10 +16,8 @@ GROUP_COLUMNS = {  # of the protocols: slices of one group are in one fold
 }
 PROTOCOLS = tuple(GROUP_COLUMNS)
 N_EXPORTED = 3000  # the original study's export stopped after this file
-ORIGINAL_SPLITS = {  # numbers of training, validation and test slices
-    "single": (2184, 458, 358),
-    "ensemble": (2400, 299, 301),
-}
+# numbers of training, validation and test slices
+ORIGINAL_SPLITS = {"single": (2184, 458, 358), "ensemble": (2400, 299, 301)}
 
 
 @dataclass(frozen=True)
