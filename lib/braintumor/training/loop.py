@@ -120,8 +120,10 @@ class EpochCheckpoint(keras.callbacks.Callback):
         with atomic_write(self.directory / "history.csv") as path:
             pd.DataFrame(self.history).to_csv(path, index=False)
         self.path(epoch).unlink(missing_ok=True)
-        values = [f"{name} {value:.4g}" for name, value in row.items()]
-        print("  ".join(values), f"of {self.params['epochs']} epochs", flush=True)
+        values = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
+        n_epochs, done = self.params["epochs"], epoch + 1
+        left = f"{seconds * (n_epochs - done) / 60:.1f} min left"
+        print(f"epoch {done:3}/{n_epochs}  {values}  {left}", flush=True)
 
     def _save_weights(self, path):
         with atomic_write(path) as temporary:
