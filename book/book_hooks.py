@@ -131,7 +131,9 @@ def launch_links(repository, branch, notebook):
     name = re.fullmatch(r"/([^/]+/[^/]+?)(\.git)?/?", url.path)
     if url.hostname != "github.com" or not name:
         return []
-    binder = f"https://mybinder.org/v2/gh/{name[1]}/{branch}?urlpath=lab/tree/{notebook}"
+    binder = (
+        f"https://mybinder.org/v2/gh/{name[1]}/{branch}?urlpath=lab/tree/{notebook}"
+    )
     colab = "https://colab.research.google.com/github/"
     colab += f"{name[1]}/blob/{branch}/{notebook}"
     images = "_static/images"
