@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from braintumor.core.errors import DatasetError, LeakageError, ParameterError, printable
+from braintumor.core.errors import DatasetError, ParameterError, printable, shorten
 from braintumor.core.files import ROOT
-from braintumor.data.download import download_figshare
+from braintumor.data.download import FIGSHARE_URL, download_figshare
 from braintumor.data.folder import check_folder, export_png
 from braintumor.data.prepared import open_data
 from braintumor.data.preprocessing import PERCENTILES
@@ -20,13 +20,12 @@ from braintumor.data.preprocessing import PERCENTILES
 def main(arguments=None):
     """Run a command and return its exit code; expected errors give one line."""
     args = _build_parser().parse_args(arguments)
-    for name in ("SIGTERM", "SIGHUP"):  # server shutdown, closed terminal
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+    for number in (signal.SIGTERM, signal.SIGHUP):  # server shutdown, closed terminal
+        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
             signal.signal(number, signal.default_int_handler)
     try:
         return args.run(args) or 0
-    except (DatasetError, LeakageError, ParameterError, OSError) as error:
+    except (DatasetError, ParameterError, OSError) as error:
         print(f"braintumor: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -41,12 +40,14 @@ def _build_parser():
     data = data.add_subparsers(required=True, metavar="COMMAND")
     add = _add_command(data, "download", _download, "download figshare's files")
     add("directory", type=Path)
+    add("--base-url", default=FIGSHARE_URL, help="mirror with figshare's file ids")
     add = _add_command(data, "check", _check, "report missing and broken files")
     add("directory", type=Path)
     add = _add_command(data, "phantom", _phantom, "generate the synthetic dataset")
     add("directory", type=Path)
     add("--patients", type=int, default=60)
     add("--size", type=int, default=512, help="pixels per side")
+    add("--seed", type=int, default=0)
     add = _add_command(data, "export-png", _export_png, "write PNG files by class")
     add("directory", type=Path)
     add("out", type=Path)
@@ -57,7 +58,7 @@ def _build_parser():
     add = _add_command(commands, "predict", _predict, "classify and segment images")
     add("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
     add("--slice", type=int, metavar="N", help="slice, page or frame of a file, from 1")
-    text = "use the network not trained on the patient; for figshare's .mat files"
+    text = "use the network not trained on the patient, of figshare's slices"
     add("--held-out", action="store_true", help=text)
     add("--json", action="store_true", help="print JSON, a line per image")
     add("--out", type=Path, help="folder for masks, overlays and HTML reports")
@@ -74,28 +75,25 @@ def _add_command(commands, name, run, text):
 
 
 def _download(args):
-    download_figshare(args.directory)
+    download_figshare(args.directory, args.base_url)
     print(f"next: braintumor data check {args.directory}")
 
 
 def _check(args):
     report = check_folder(args.directory)
-    for file, problem in report["problems"]:
-        print(f"problem  {file}: {problem}")
-    if missing := report["missing"]:
-        span = f"{missing[0]}.mat to {missing[-1]}.mat"
-        print(f"missing  {len(missing)} of the slices in cvind.mat, {span}")
-    for note in report["notes"]:
-        print(f"note     {note}")
-    counts = ", ".join(f"{count} {name}" for name, count in report["found"].items())
-    print(f"found    {sum(report['found'].values())} readable slices: {counts or '-'}")
-    return 1 if report["problems"] else 0
+    lines = [f"problem  {file}: {text}" for file, text in report["problems"]]
+    lines += [f"note     {note}" for note in report["notes"]]
+    if numbers := report["missing"]:
+        lines.append(f"missing  {len(numbers)} slices of cvind.mat: {shorten(numbers)}")
+    lines += [f"found    {n} slices: {name}" for name, n in report["found"].items()]
+    print(*lines, sep="\n")
+    return int(len(report["problems"]) > 0)
 
 
 def _phantom(args):
     from braintumor.data.phantom import write_phantom  # imports SciPy: a second
 
-    write_phantom(args.directory, args.patients, size=args.size)
+    write_phantom(args.directory, args.patients, args.seed, args.size)
 
 
 def _export_png(args):
@@ -144,7 +142,3 @@ def _serve_app(args):
         raise ParameterError(f"--port: got {args.port}, expected 1 to 65535.")
     serve = str(ROOT / "app" / "serve.py")
     os.execv(sys.executable, [sys.executable, serve, args.data, str(args.port)])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from unittest.mock import Mock
 
 import app
@@ -235,7 +236,7 @@ def address(phantom_folder, chromium):
     """The app as `make app` starts it, ended as by Ctrl-C."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "braintumor.cli", "app", "--port", port]
+    command = [Path(sys.executable).with_name("braintumor"), "app", "--port", port]
     command += ["--data", str(phantom_folder)]
     # a shell's background job ignores SIGINT, and its children would, too
     old = signal.signal(signal.SIGINT, signal.default_int_handler)

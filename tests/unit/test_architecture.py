@@ -1,4 +1,4 @@
-"""Diagrams of networks: blocks, arrows, receptive field."""
+"""Diagrams of networks: blocks and arrows."""
 
 import keras
 import pytest
@@ -43,12 +43,3 @@ def test_nested_networks_are_blocks_side_by_side():
     image = layers.Input((64, 64, 1))
     model = keras.Model(image, [build_cnn(64)(image), build_unet(64, 4)(image)])
     assert [block.parents for block in find_blocks(model)] == [set(), set()]
-
-
-def test_receptive_field_of_a_unet():
-    unet = build_unet(64, 4)
-    coarsest = min(find_blocks(unet), key=lambda block: block.shape[0])
-    # 2 convolutions at strides 1 to 16, and poolings: 1 + 4 (1 + ... + 16) + 15
-    assert architecture.receptive_field_size(unet, coarsest.layers[-1]) == 140
-    # decoder: 2 convolutions at strides 8 to 1
-    assert architecture.receptive_field_size(unet, unet.layers[-1]) == 200

@@ -5,8 +5,8 @@ import pytest
 
 from braintumor.core.errors import DatasetError
 from braintumor.data.splits import patient_family
-from braintumor.evaluation.comparison import paired_difference
 from braintumor.evaluation.metrics import mean_of
+from braintumor.evaluation.scores import paired_difference
 
 MEAN_DICE = mean_of("dice")
 

@@ -7,8 +7,8 @@ import pytest
 
 from braintumor.core.errors import DatasetError
 from braintumor.core.files import ROOT
-from braintumor.evaluation.experiments import log_experiment
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
+from braintumor.evaluation.scores import log_experiment
 
 TABLE = pd.DataFrame({"pid": list("abc"), "fold": 1, "y_true": [1, 2, 3]})
 TABLE[PROBABILITY_COLUMNS] = [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.6, 0.2]]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, predict_classes
-from braintumor.plots.explorer import slice_explorer
+from braintumor.plots.slices import slice_explorer
 
 
 @pytest.fixture

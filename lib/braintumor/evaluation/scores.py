@@ -133,3 +133,44 @@ def summary_metrics(tables):
         for name, (task, metric) in SUMMARY_METRICS.items()
         if task in tables
     }
+
+
+def log_experiment(path, description, eval_split, tables, record):
+    """Append a row to a CSV file: scores of {task: predictions}, run.json `record`."""
+    parameters, path = record["parameters"], ROOT / path
+    scores = dict.fromkeys(SUMMARY_METRICS) | summary_metrics(tables)
+    row = {
+        "finished": record["finished"],
+        "commit": (record["git"]["commit"] or "")[:10],
+        "description": description,
+        "eval_split": eval_split,
+        **{name: parameters[name] for name in ("protocol", "fold", "seed", "epochs")},
+        "input_size": parameters.get("head_size") or parameters["image_size"],
+        "n_slices": len(next(iter(tables.values()))),
+        **{name: score and round(score, 4) for name, score in scores.items()},
+        "minutes": round(record["seconds"] / 60, 1),
+        "digest": record["data"]["digest"][:12],
+    }
+    if path.exists() and list(pd.read_csv(path, nrows=0)) != list(row):
+        raise DatasetError(
+            f"{path}: got other columns, expected {', '.join(row)}. "
+            "Move the file away, or choose another experiment_log."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # appended, not rewritten: two folds may end at the same time
+    pd.DataFrame([row]).to_csv(path, mode="a", index=False, header=not path.exists())
+
+
+def paired_difference(table, other, metric, n_bootstrap=2000, cluster=str):
+    """Score metric(table) - metric(other) with resamples paired by cluster(pid)."""
+    if sorted(table["file"]) != sorted(other["file"]):
+        raise DatasetError(
+            f"file: got {len(table)} and {len(other)} different slices, expected the "
+            "same slices in both tables. Compare the same folds of both runs."
+        )
+    other = other.set_index("file").loc[table["file"]].reset_index()
+
+    def difference(table, weights=None):
+        return metric(table, weights) - metric(other, weights)
+
+    return score_with_ci(table, difference, n_bootstrap, table["pid"].map(cluster))

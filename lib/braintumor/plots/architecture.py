@@ -46,20 +46,6 @@ def find_blocks(model):
     return blocks
 
 
-def receptive_field_size(model, layer):
-    """Compute the side in pixels of the receptive field of a layer's maps."""
-    fields = {}  # of each tensor: side and step in pixels
-    for current in model.layers:
-        inputs = keras.tree.flatten(current.input)
-        side, step = max([fields[id(x)] for x in inputs], default=(1, 1))
-        kernel = getattr(current, "kernel_size", getattr(current, "pool_size", (1,)))[0]
-        stride = getattr(current, "strides", (1,))[0]
-        if isinstance(current, keras.layers.Conv2DTranspose):
-            kernel, stride = -(-kernel // stride), 1 / stride
-        fields[id(current.output)] = side + (kernel - 1) * step, step * stride
-    return round(fields[id(layer.output)][0])
-
-
 @captioned
 def plot_architecture(model):
     """Plot a network as a list of blocks, with arrows from the inputs of each."""

@@ -3,12 +3,11 @@
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-
-import psutil
 
 from braintumor.core.files import ROOT
 
@@ -43,10 +42,9 @@ def group_by_training(records):
 
 def short_commit(record):
     """Shorten the git commit of a run.json for display."""
-    git = record["git"]
-    if not git["commit"]:
-        return "not from git"
-    return git["commit"][:10] + ("" if git["clean"] else " and changes")
+    commit = record["git"]["commit"]
+    changes = "" if record["git"]["clean"] else " and changes"
+    return commit[:10] + changes if commit else "not from git"
 
 
 def _processor():
@@ -68,10 +66,5 @@ def _git_state():
 
 
 def _peak_memory_mb():
-    memory = psutil.Process().memory_info()
-    if hasattr(memory, "peak_wset"):  # Windows
-        return round(memory.peak_wset / 2**20)
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
