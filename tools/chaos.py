@@ -77,7 +77,7 @@ def kill_a_kernel(attempt):
 
 
 def kill_everything(attempt):
-    """As a power cut does."""
+    """Kill all processes of the run, as a power cut does."""
     for process in attempt.find_processes():
         process.kill()
 

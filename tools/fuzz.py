@@ -127,7 +127,7 @@ def judge_error(error, path):
 
 
 def is_valid(value):
-    """Whether a Slice, an InputImage or fold numbers are as promised."""
+    """Return whether a Slice, an InputImage or fold numbers are as promised."""
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and value.size and np.isin(value, FOLDS).all()
     mask, spacing = value.mask, value.spacing_mm

@@ -102,7 +102,7 @@ class Report:
         self.faults[check] += faults
 
     def has_failed(self):
-        """Whether a check found a fault, or had nothing to check."""
+        """Return whether a check found a fault, or had nothing to check."""
         return any(self.faults[name] or not self.counts[name] for name in CHECKS)
 
     def format_table(self):
@@ -225,13 +225,13 @@ def check_links(site, address, pages, report):
 
 
 def is_alt_text(alt):
-    """Whether an alt text is more than a file name, MyST-NB's default."""
+    """Return whether an alt text is more than a file name, MyST-NB's default."""
     alt = (alt or "").strip()
     return bool(alt) and not re.fullmatch(r"\S+\.(png|svg|jpe?g)", alt)
 
 
 def page_weight(site, requests):
-    """Bytes of the files a page loads, without _static: all pages share that."""
+    """Sum the bytes of a page's files, without _static, which all pages share."""
     urls = [urlsplit(url) for url in requests]
     paths = {unquote(url.path) for url in urls if url.scheme == "http"}
     files = [site / path.lstrip("/") for path in paths if "/_static/" not in path]

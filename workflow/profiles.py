@@ -61,14 +61,14 @@ class Profile:
     def parameters(self, section, variant, fold=None):
         """Return all parameters of a job's notebook, checked by its declaration."""
         notebook, folder = SECTIONS[section]
-        given = {"data": self.data, "seed": self.config["seed"], "threads": 1}
-        given["results"] = f"{variant}/{folder}"
+        values = {"data": self.data, "seed": self.config["seed"], "threads": 1}
+        values["results"] = f"{variant}/{folder}"
         if section != "original":
-            given |= {"protocol": self.config["protocol"], "fold": fold}
-        given |= {k: v for k, v in self.config[section].items() if k != "folds"}
+            values |= {"protocol": self.config["protocol"], "fold": fold}
+        values |= {k: v for k, v in self.config[section].items() if k != "folds"}
         known, changes = notebook_parameters(notebook, {}), self.variants.get(variant)
-        given |= {k: v for k, v in (changes or {}).items() if k in known}
-        return notebook_parameters(notebook, given)
+        values |= {k: v for k, v in (changes or {}).items() if k in known}
+        return notebook_parameters(notebook, values)
 
     def prepared(self, section, variant, fold=None):
         """Return prepared.json of the data that a job reads, as a path below ROOT."""
@@ -171,10 +171,9 @@ class Profile:
 
     def report_inputs(self, page):
         """List what a page reads of this run, beside published tables."""
-        reads_run = page in ("report/edition", "labs/06_predict")
-        return [
-            path for v in self.evaluated[:1] for path in self.records(v)
-        ] * reads_run
+        if page not in ("report/edition", "labs/06_predict") or not self.evaluated:
+            return []
+        return self.records(self.evaluated[0])
 
 
 def audit_tables(run):

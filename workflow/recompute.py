@@ -33,7 +33,7 @@ def read_dataset(folder):
 
 
 def calibration_error(confidence, correct, n_bins=15):
-    """Expected calibration error: bins of equal width, the last one closed above."""
+    """Compute the ECE with bins of equal width, of which the last is closed above."""
     error = 0.0
     for n in range(n_bins):
         inside = confidence >= n / n_bins

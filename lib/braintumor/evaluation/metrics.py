@@ -195,14 +195,14 @@ def _is_correct(table):
 
 
 def _count_classes(table, weights):
-    """Correct, true and predicted rows of each class: (n_bootstrap, 3) each."""
+    """Count correct, true and predicted rows by class: (n_bootstrap, 3) each."""
     y_true = table["y_true"].to_numpy()[:, None] == [1, 2, 3]
     y_pred = predict_classes(table)[:, None] == [1, 2, 3]
     return [_sum(weights, rows) for rows in (y_true & y_pred, y_true, y_pred)]
 
 
 def _mean_ratio(numerator, denominator):
-    """Mean of the ratios (n_bootstrap, 3) over classes with a denominator above 0."""
+    """Average ratios (n_bootstrap, 3) over classes with a denominator above 0."""
     ratios = numerator / denominator.clip(1)
     return ratios.sum(axis=1) / (denominator > 0).sum(axis=1)
 

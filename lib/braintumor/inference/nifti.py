@@ -34,7 +34,7 @@ def read_nifti(path, slice_number=None):
         affine, volume = image.affine, (*shape[:3], 1)[:3]
         has_axes = np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 1e-9
         require(has_axes, "affine", "no directions", "voxels in mm", "Export it again")
-        axis = _slice_axis(volume, voxel_sizes(affine))
+        axis = _find_slice_axis(volume, voxel_sizes(affine))
         plane = int(nibabel.io_orientation(affine)[axis, 0])
         kind = ("sagittal", "coronal", "axial")[plane] + " slice"
         index = [slice(None)] * 3 + [0] * (len(shape) - 3)
@@ -54,8 +54,8 @@ def _check_header(header):
     return shape
 
 
-def _slice_axis(shape, sizes):
-    """Axis across the slices: of length 1, or the coarsest, or the third."""
+def _find_slice_axis(shape, sizes):
+    """Find the axis across the slices: of length 1, or the coarsest, or the third."""
     if shape.count(1) == 1:
         return shape.index(1)
     coarsest = np.flatnonzero(np.isclose(sizes, sizes.max(), rtol=1e-3))

@@ -203,7 +203,7 @@ def _add_outputs(network):
 
 
 def _predict_views(network, crop):
-    """Outputs for a crop of the head and its mirror image; maps are averaged."""
+    """Predict a crop of the head and its mirror image; average their maps."""
     original, mirrored = network(crop), network(ops.flip(crop, 2))
     classify = ops.stack([original["classify"], mirrored["classify"]], axis=1)
     outputs = {"classify": classify, "features": original["features"]}

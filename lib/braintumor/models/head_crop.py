@@ -17,8 +17,8 @@ def head_box(images):
     block = size // BLOCKS
     means = ops.average_pool(images, block, strides=block)[..., 0]
     bright = ops.cast(means > BRIGHT, "float32")
-    left, right = _first_and_last(ops.sum(bright, axis=1) >= 2, block)
-    top, bottom = _first_and_last(ops.sum(bright, axis=2) >= 2, block)
+    left, right = _find_extent(ops.sum(bright, axis=1) >= 2, block)
+    top, bottom = _find_extent(ops.sum(bright, axis=2) >= 2, block)
     side = ops.maximum(right - left, bottom - top) + size // 32
     side = ops.minimum(side, float(size))
     left = ops.minimum(ops.maximum((left + right - side) / 2, 0.0), size - side)
@@ -26,8 +26,8 @@ def head_box(images):
     return ops.stack([left, top, side], axis=1)
 
 
-def _first_and_last(is_head, block):
-    """First and last true place of each row of (batch, blocks) bools, in pixels."""
+def _find_extent(is_head, block):
+    """Find the start and end of the true blocks per row (batch, blocks), in pixels."""
     blocks = ops.cast(is_head, "float32")
     first = ops.argmax(blocks, axis=1)
     last = blocks.shape[1] - ops.argmax(ops.flip(blocks, axis=1), axis=1)

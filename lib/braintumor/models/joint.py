@@ -37,7 +37,7 @@ def build_joint(image_size, filters=32, tasks=TASKS):
 
 
 def _encode(image, filters):
-    """Maps of the four residual stages, from fine to coarse."""
+    """Return the maps of the four residual stages, from fine to coarse."""
     x = layers.ReLU()(_convolution(image, filters // 2))
     x = layers.ReLU()(_convolution(x, filters, strides=2))
     features = []

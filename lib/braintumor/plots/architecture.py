@@ -75,7 +75,7 @@ def plot_architecture(model):
 
 
 def _format_layer(layer):
-    """A layer's kind with filters or units, and kernel; a network's name."""
+    """Format a layer: its kind, filters or units, and kernel; or a network's name."""
     if isinstance(layer, keras.Model):
         return layer.name
     config, words = layer.get_config(), [type(layer).__name__]

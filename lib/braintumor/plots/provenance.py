@@ -35,7 +35,7 @@ def show_provenance(records):
 
 
 def _describe_run(record):
-    """Columns of the table, as text."""
+    """Return a row of the table: {column: text}."""
     parameters = record["parameters"]
     return {
         "notebook": record["notebook"],

@@ -94,7 +94,7 @@ def _read_json(path):
 
 
 def _decisive_settings(parameters, data_info):
-    """What decides a result, as it comes back from JSON."""
+    """Return the parameters and data that decide a result, as read from JSON."""
     names = [name for name in parameters if name not in NEUTRAL_PARAMETERS]
     decisive = {name: parameters[name] for name in names}
     return json.loads(json.dumps([decisive, data_info["digest"]]))
