@@ -20,6 +20,7 @@ import h5py
 import jinja2
 import keras
 import numpy as np
+import pandas as pd
 from ood_reference import fit_ood_reference
 
 from braintumor.core.files import ROOT, atomic_write, sha256
@@ -55,6 +56,15 @@ def publish_tables(run, name):
         with atomic_write(place) as temporary:
             shutil.copyfile(path, temporary)
     return target
+
+
+def publish_experiments(path, published):
+    """Append the rows of a local experiment log to the published one."""
+    log = published / "experiments.csv"
+    if path.exists() and log.exists():
+        rows = pd.concat([pd.read_csv(log), pd.read_csv(path)]).drop_duplicates()
+        with atomic_write(log) as temporary:
+            rows.to_csv(temporary, index=False)
 
 
 def publish_networks(run, models):
@@ -165,6 +175,7 @@ def main():
     parser.add_argument("--data", help="slices of the run: publish the networks too")
     args = parser.parse_args()
     published, models = publish_tables(args.run, args.name), ROOT / "models"
+    publish_experiments(ROOT / "results" / "experiments.csv", published)
     if args.data:
         publish_networks(args.run, models)
         publish_references(args.data, published, models)

@@ -46,7 +46,7 @@ def _build_parser():
     add = _add_command(data, "phantom", _phantom, "generate the synthetic dataset")
     add("directory", type=Path)
     add("--patients", type=int, default=60)
-    add("--size", type=int, default=512, help="pixels per side")
+    add("--size", type=int, default=256, help="pixels per side")
     add("--seed", type=int, default=0)
     add = _add_command(data, "export-png", _export_png, "write PNG files by class")
     add("directory", type=Path)

@@ -1,6 +1,7 @@
 """Training: reproducible, one line per epoch, resumable after any stop."""
 
 import math
+import shutil
 import time
 
 import keras
@@ -111,10 +112,12 @@ class EpochCheckpoint(keras.callbacks.Callback):
             if not math.isfinite(logs[name]):
                 problem = f"got {logs[name]} in epoch {epoch + 1}, expected finite loss"
                 raise FloatingPointError(f"{name}: {problem}. Lower learning_rate.")
+        with atomic_write(self.path(epoch + 1)) as path:
+            self.model.save_weights(path)
         score = self.sign * logs[self.monitor]
         if all(score < self.sign * row[self.monitor] for row in self.history):
-            self._save_weights(self.directory / "best.weights.h5")
-        self._save_weights(self.path(epoch + 1))
+            with atomic_write(self.directory / "best.weights.h5") as path:
+                shutil.copyfile(self.path(epoch + 1), path)
         row = {"epoch": epoch + 1, **logs, "seconds": round(seconds, 2)}
         self.history.append(row)
         with atomic_write(self.directory / "history.csv") as path:
@@ -124,10 +127,6 @@ class EpochCheckpoint(keras.callbacks.Callback):
         n_epochs, done = self.params["epochs"], epoch + 1
         left = f"{seconds * (n_epochs - done) / 60:.1f} min left"
         print(f"epoch {done:3}/{n_epochs}  {values}  {left}", flush=True)
-
-    def _save_weights(self, path):
-        with atomic_write(path) as temporary:
-            self.model.save_weights(temporary)
 
 
 class ResumableReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):
