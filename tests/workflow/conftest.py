@@ -16,7 +16,7 @@ TINY = {
     "protocol": "official",
     "folds": [1],
     "seed": 1,
-    "joint": {"image_size": 64, "head_size": 32, "epochs": 3, "filters": 16},
+    "joint": {"image_size": 64, "head_size": 32, "epochs": 6, "filters": 16},
 }
 
 

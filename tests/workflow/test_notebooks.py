@@ -22,7 +22,7 @@ COLUMNS = {
 }
 # the leakage study's settings of the two single-task labs
 ORIGINAL = {"epochs": 1, "scaling": "minmax", "shear": 0.0035, "fill": "nearest"}
-JOINT = {"epochs": 1, "image_size": 64, "head_size": 64, "filters": 4}
+JOINT = {"epochs": 1, "image_size": 64, "head_size": 64, "filters": 16}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,6 @@ def check_fold(folder, lab, task, fold):
     assert (record["notebook"], record["parameters"]["fold"]) == (f"labs/{lab}", fold)
     assert record["epochs"] == len(pd.read_csv(folder / "history.csv"))
     assert (folder / "model.keras").exists()
-    assert not list(folder.parent.glob(".fold-*"))
 
 
 @pytest.mark.slow
@@ -127,7 +126,7 @@ def test_classifier_trains_as_in_the_original_study(execute, tmp_path):
 
 @pytest.mark.slow
 def test_segmenter_trains_as_in_the_leakage_study(execute, tmp_path):
-    settings = ORIGINAL | {"filters": 2, "threshold": "half"}
+    settings = ORIGINAL | {"filters": 16, "threshold": "half"}
     notebook = execute("03_segment", tmp_path, fold=2, **settings)
     check_fold(tmp_path / "fold-2", "03_segment", "segment", 2)
     assert count_figures(notebook) == 6
