@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 
 from braintumor.core.files import ROOT
 
+# a shell's background job ignores Ctrl-C, and so would the processes of these tests
+signal.signal(signal.SIGINT, signal.default_int_handler)
 FOLDERS = ("config", "lib", "notebooks", "workflow")
 TINY = {
     "protocol": "official",
