@@ -7,7 +7,7 @@ from pathlib import Path
 from braintumor.core.errors import ParameterError
 from braintumor.core.files import ROOT
 from braintumor.core.parameters import notebook_parameters
-from braintumor.data.prepared import cache_dir, fingerprint_data
+from braintumor.data.prepared import cache_dir, fingerprint_data, resolve_data
 from braintumor.data.preprocessing import PERCENTILES
 from braintumor.data.splits import FOLDS, PROTOCOLS
 
@@ -30,7 +30,7 @@ class Profile:
     def __init__(self, config):
         self.config, self.data = config, config["data"]
         if self.data != "phantom":
-            self.data = str((ROOT / Path(self.data).expanduser()).resolve())
+            self.data = str(resolve_data(self.data))
         folder = re.sub(r"[^\w.-]+", "-", Path(self.data).name)
         self.run = f"results/{config['profile']}-{folder}"
         self.variants = {
