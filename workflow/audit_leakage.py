@@ -4,6 +4,9 @@ For each protocol and fold, a 1-nearest-neighbor classifier on small slices; the
 hold, for each test slice, its neighbor and whether its patient was in training.
 """
 
+from itertools import product
+from pathlib import Path
+
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
@@ -18,8 +21,7 @@ prepared = open_data(
 )
 index = prepared.index
 pixels = prepared.images.reshape(len(index), -1).astype(np.float32)
-jobs = [(protocol, fold) for protocol in PROTOCOLS for fold in FOLDS]
-for (protocol, fold), path in zip(jobs, snakemake.output, strict=True):
+for protocol, fold in product(PROTOCOLS, FOLDS):
     split = make_split(index, protocol, fold, config["seed"])
     neighbors = NearestNeighbors(n_neighbors=1).fit(pixels[split.train])
     found = neighbors.kneighbors(pixels[split.test], return_distance=False)[:, 0]
@@ -31,5 +33,6 @@ for (protocol, fold), path in zip(jobs, snakemake.output, strict=True):
         table[f"{column}_seen"] = table[column].isin(seen).astype(int)
     for column in columns:
         table[f"nearest_{column}"] = nearest[column].to_numpy()
+    path = Path(snakemake.output[0], f"{protocol}-{fold}.csv")
     with atomic_write(path) as temporary:
         table.rename(columns={"label": "y_true"}).to_csv(temporary, index=False)

@@ -1,7 +1,7 @@
 """Snakemake script: execute a notebook with papermill and keep it as a page.
 
-The partial notebook grows cell by cell in the job's log file, which Snakemake keeps if
-the job fails; the page is there only once every cell has run.
+The partial notebook grows cell by cell in pages/partial/ and is kept if the job fails;
+the page is there only once every cell has run.
 """
 
 import logging
@@ -30,18 +30,21 @@ class PrefixedStream(TextIOBase):
         return len(text)
 
 
-def execute(notebook, page, partial, parameters):
+def execute(notebook, page, parameters):
     """Execute `notebook` with `parameters`; exit with the failed cell's traceback."""
+    partial = Path(page).parents[1] / "partial" / Path(page).name
+    partial.parent.mkdir(exist_ok=True)
     # papermill warns of parameters annotated with Literal; the notebook checks its own
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    Path(partial).parent.mkdir(parents=True, exist_ok=True)
+    # after Ctrl-C asyncio prints the traceback of the dead kernel's client
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with TemporaryDirectory() as sockets:
             # two kernels that start at the same time can pick the same free TCP port
             manager = {"transport": "ipc", "ip": f"{sockets}/kernel"}
             papermill.execute_notebook(
                 notebook,
-                partial,
+                str(partial),
                 parameters,
                 progress_bar=False,
                 stdout_file=PrefixedStream(Path(page).stem),
@@ -71,10 +74,5 @@ def remove_checkpoints(outputs):
 
 
 snakemake = globals()["snakemake"]  # provided by Snakemake
-execute(
-    snakemake.input[0],
-    snakemake.output[0],
-    snakemake.log[0],
-    snakemake.params["parameters"],
-)
+execute(snakemake.input[0], snakemake.output[0], snakemake.params["parameters"])
 remove_checkpoints(snakemake.output)

@@ -19,7 +19,7 @@ TINY = {
     "protocol": "official",
     "folds": [1],
     "seed": 1,
-    "joint": {"image_size": 64, "head_size": 32, "epochs": 6, "filters": 16},
+    "joint": {"image_size": 64, "head_size": 32, "epochs": 8, "filters": 16},
 }
 
 
@@ -31,6 +31,8 @@ class Project:
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         for name in FOLDERS:
             shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+        for name in ("_config.yml", "_toc.yml"):
+            shutil.copy(ROOT / name, folder)
         self.write_profile(TINY)
 
     def write_profile(self, profile):

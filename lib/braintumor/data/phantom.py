@@ -16,9 +16,9 @@ from tqdm import tqdm
 from braintumor.core.errors import ParameterError
 from braintumor.core.files import atomic_directory, write_json
 from braintumor.data.figshare import write_cvind, write_mat
+from braintumor.data.labels import PHANTOM_VERSION
 from braintumor.data.phantom_anatomy import PLANE_AXES, Head, SlicePlane, ellipsoid
 
-GENERATOR = 4  # raise it whenever the same seed gives other bytes
 MENINGIOMA, GLIOMA, PITUITARY = CLASSES = 1, 2, 3
 SHARES = 0.35, 0.38, 0.27  # of the classes in figshare's patients
 TUMORS = {  # ranges of radius, depth in the brain (both cm), intensity; share of edema
@@ -180,7 +180,7 @@ def write_phantom(
         planes = pd.DataFrame(rows, columns=["file", "plane"])
         planes.to_csv(temporary / "planes.csv", index=False, lineterminator="\n")
         write_cvind(temporary / "cvind.mat", cohort.fold.repeat(cohort.n_slices))
-        info = dict(kind="phantom", generator=GENERATOR, seed=seed, size=size)
+        info = dict(kind="phantom", generator=PHANTOM_VERSION, seed=seed, size=size)
         info |= dict(patients=n_patients, slices=len(planes))
         write_json(temporary / "phantom.json", info)
     return directory

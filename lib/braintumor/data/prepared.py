@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from braintumor.core.errors import DatasetError
 from braintumor.core.files import ROOT, atomic_directory, directory_lock, write_json
 from braintumor.data.figshare import SPACING_MM, load_figshare_index
 from braintumor.data.folder import find_folds, find_slices, map_slices, read_slice
-from braintumor.data.labels import PLANES
+from braintumor.data.labels import PHANTOM_VERSION, PLANES
 from braintumor.data.preprocessing import PERCENTILES, preprocess_slice, resize_mask
 from braintumor.data.raster import MAX_SIDE
 from braintumor.data.splits import assign_folds, patient_family
@@ -131,7 +132,7 @@ def _fingerprint(directory):
 def fingerprint_data(data):
     """Return a hash that changes with the source files of `data`, see ``open_data``."""
     if data == "phantom":  # generated, with a version of its own
-        return f"phantom {FORMAT_VERSION}"
+        return f"phantom {PHANTOM_VERSION} {FORMAT_VERSION}"
     find_slices(resolve_data(data))  # raises if it holds none
     return _fingerprint(resolve_data(data))
 
@@ -165,7 +166,11 @@ def _find_or_generate(data):
     if directory == resolve_data("phantom"):
         from braintumor.data.phantom import write_phantom  # SciPy starts slowly
 
+        record = directory / "phantom.json"
         with directory_lock(directory):  # another process may be generating it
+            info = json.loads(record.read_text()) if record.exists() else {}
+            if info and info["generator"] != PHANTOM_VERSION:
+                shutil.rmtree(directory)
             if not directory.exists():
                 write_phantom(directory)
     if not directory.is_dir():
