@@ -40,7 +40,7 @@ app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)
 
 test: .venv/done  ## run the tests (CORES=2)
-	$(BIN)/pytest -n $(CORES) --dist loadfile
+	$(BIN)/pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 site-check: .venv/done  ## check every page of the built book in Chromium: links, contrast, alt text ...
 	$(BIN)/python tools/site_check.py

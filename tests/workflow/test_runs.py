@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from contextlib import suppress
 
 import nbformat
 import psutil
@@ -27,19 +28,27 @@ def read_tables(project):
     return {name: (project.results / "joint" / name).read_bytes() for name in TABLES}
 
 
+def count_epochs(project):
+    """Count the epochs that the unfinished training has kept."""
+    kept = project.results.glob("joint/**/epoch-*.weights.h5")
+    return max((int(re.search(r"epoch-(\d+)", p.name)[1]) for p in kept), default=0)
+
+
 def wait_for_epoch(project, process, epoch):
     """Wait until the training has kept an epoch."""
-    pattern = f"joint/**/epoch-{epoch}.weights.h5"
     deadline = time.monotonic() + 120
-    while not list(project.results.glob(pattern)):
+    while count_epochs(project) < epoch:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "no epoch was kept in time"
         time.sleep(0.02)
 
 
 def find_kernels(process):
-    family = psutil.Process(process.pid).children(recursive=True)
-    return [p for p in family if "ipykernel_launcher" in " ".join(p.cmdline())]
+    kernels = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            kernels += [child] if "ipykernel_launcher" in child.cmdline() else []
+    return kernels
 
 
 @pytest.fixture(scope="module")
@@ -51,42 +60,47 @@ def expected(make_project, tmp_path_factory):
     return project, read_tables(project)
 
 
-def test_killed_training_goes_on_and_ends_with_the_same_bytes(project, expected):
+@pytest.fixture(scope="module")
+def stopped(make_project, tmp_path_factory):
+    """A run that was killed, interrupted and finished: {what was done: its output}."""
+    project, outputs = make_project(tmp_path_factory.mktemp("stopped")), {}
     process = project.start(target(project))
+    while not find_kernels(process):
+        time.sleep(0.02)
+    outputs["second run"] = project.run(target(project))[1]
     wait_for_epoch(project, process, 1)
     for kernel in find_kernels(process):
         kernel.kill()
-    output, _ = process.communicate(timeout=120)
+    outputs["killed"], _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "04_joint" in output
-    code, output = project.run(target(project))
-    assert code == 0, output
-    assert read_tables(project) == expected[1]
-
-
-def test_interrupted_run_ends_cleanly_and_goes_on(project, expected):
     process = project.start(target(project))
-    wait_for_epoch(project, process, 1)
+    wait_for_epoch(project, process, count_epochs(project) + 1)
     family = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    outputs["interrupted"], _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "Traceback" not in output
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert not alive
+    outputs["left alive"] = psutil.wait_procs(family, timeout=10)[1]
     code, output = project.run(target(project))
     assert code == 0, output
-    assert read_tables(project) == expected[1]
+    outputs["tables"] = read_tables(project)
+    return outputs
 
 
-def test_second_run_at_the_same_time_is_refused(project):
-    process = project.start(target(project))
-    wait_for_epoch(project, process, 1)
-    code, output = project.run(target(project))
-    assert code != 0
-    assert "lock" in output.lower()
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+def test_second_run_at_the_same_time_is_refused(stopped):
+    assert "lock" in stopped["second run"].lower()
+
+
+def test_killed_training_is_named(stopped):
+    assert "04_joint.ipynb: the kernel died" in stopped["killed"]
+
+
+def test_interrupted_run_ends_cleanly(stopped):
+    assert "Traceback" not in stopped["interrupted"]
+    assert not stopped["left alive"]
+
+
+def test_stopped_training_goes_on_and_ends_with_the_same_bytes(stopped, expected):
+    assert stopped["tables"] == expected[1]
 
 
 def test_failed_cell_is_named_and_its_page_is_kept(project):
