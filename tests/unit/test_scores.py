@@ -1,4 +1,4 @@
-"""Predictions of the folds of a run, and their scores."""
+"""Predictions of the folds of a run, their scores, differences and log."""
 
 import json
 from functools import partial
@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from braintumor.core.errors import DatasetError
+from braintumor.core.files import ROOT
+from braintumor.data.splits import patient_family
 from braintumor.evaluation import metrics, scores
+
+PUBLISHED = ROOT / "results/published/full"
+RECORD = json.loads((PUBLISHED / "classify/fold-1/run.json").read_text())
+MEAN_DICE = metrics.mean_of("dice")
 
 SHARED = {"epochs": 3, "protocol": "official", "results": "x"}
 
@@ -78,10 +84,11 @@ def test_temperatures_are_fitted_by_fold():
 def test_summary_is_without_hd95_if_a_spacing_is_not_known():
     columns = {"pid": ["a", "b"], "dice": [0.5, 0], "iou": [0.4, 0], "area_true": 10}
     table = pd.DataFrame(columns).assign(area_pred=[10, 0], hd95_mm=[2.0, None])
-    summary = scores.summarize_segmentation(table, n_bootstrap=5)
+    summary = scores.summarize_scores(table, scores.SEGMENTATION_METRICS, 5)
     assert summary["share of empty masks"]["value"] == 0.5
     assert "median HD95 (mm)" not in summary
-    summary = scores.summarize_segmentation(table.fillna(3.0), n_bootstrap=5)
+    table = table.fillna(3.0)
+    summary = scores.summarize_scores(table, scores.SEGMENTATION_METRICS, 5)
     assert summary["median HD95 (mm)"]["value"] == 2.5
 
 
@@ -92,3 +99,56 @@ def test_scores_in_mm_have_one_digit():
     assert list(table) == ["slices", "value", "95% interval"]
     assert table["value"].tolist() == ["0.760", "3.5"]
     assert table["95% interval"].tolist() == ["0.700–0.800", "3.0–4.0"]
+
+
+def make_table(pids, dice):
+    return pd.DataFrame({"file": range(len(pids)), "pid": pids, "dice": dice})
+
+
+def test_difference_is_paired_by_patient():
+    table = make_table([f"{k}" for k in range(20)], dice=[k / 20 for k in range(20)])
+    other = table.assign(dice=table["dice"] - 0.01).sample(frac=1, random_state=0)
+    score = scores.paired_difference(table, other, MEAN_DICE, n_bootstrap=50)
+    assert list(score.values()) == pytest.approx([0.01] * 3, abs=1e-6)
+    with pytest.raises(DatasetError, match="file"):
+        scores.paired_difference(table, other.iloc[1:], MEAN_DICE)
+
+
+def test_families_can_be_resampled_whole():
+    pids = ["MR000001", "MR000001B", "MR000002", "MR000002B"]
+    other = make_table(pids, dice=0.5)
+    # each family gains as much as the other, patients do not
+    table = other.assign(dice=[0.9, 0.5, 0.9, 0.5])
+    score = scores.paired_difference(table, other, MEAN_DICE, 50)
+    assert score["low"] < 0.2 < score["high"]
+    score = scores.paired_difference(
+        table, other, MEAN_DICE, 50, cluster=patient_family
+    )
+    assert list(score.values()) == pytest.approx([0.2] * 3, abs=1e-6)
+
+
+def test_each_evaluation_is_a_row(tmp_path):
+    path = tmp_path / "new/experiments.csv"
+    table = predictions([1, 2, 3], [1, 2, 2]).assign(pid=list("abc"), fold=1)
+    for eval_split in ("validation", "test"):
+        scores.log_experiment(
+            path, 'more, and "other"', eval_split, {"classify": table}, RECORD
+        )
+    rows = pd.read_csv(path, dtype={"commit": str})
+    assert rows["eval_split"].tolist() == ["validation", "test"]
+    assert rows["description"][1] == 'more, and "other"'
+    assert rows["accuracy by slice"].tolist() == [0.6667, 0.6667]
+    assert rows["mean Dice"].isna().all()
+    commit, digest = RECORD["git"]["commit"][:10], RECORD["data"]["digest"][:12]
+    first = rows.loc[0, ["commit", "n_slices", "digest"]].tolist()
+    assert first == [commit, 3, digest]
+    assert list(rows) == list(pd.read_csv(PUBLISHED / "experiments.csv", nrows=0))
+
+
+def test_file_with_other_columns_is_an_error_and_is_not_changed(tmp_path):
+    path = tmp_path / "experiments.csv"
+    path.write_text("a,b\n1,2\n")
+    table = predictions([1], [1]).assign(pid="a", fold=1)
+    with pytest.raises(DatasetError, match="experiments.csv"):
+        scores.log_experiment(path, "", "test", {"classify": table}, RECORD)
+    assert path.read_text() == "a,b\n1,2\n"
