@@ -3,7 +3,6 @@
 import ast
 from typing import Annotated, Literal, get_args, get_origin
 
-import nbformat
 import pydantic
 
 from braintumor.core.errors import ParameterError, describe_problem
@@ -22,6 +21,8 @@ def check_parameters(namespace):
 
 def notebook_parameters(notebook, overrides):
     """Return the validated parameters of a notebook, as "labs/02_classify"."""
+    import nbformat  # not in a notebook, which starts faster without
+
     cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     namespace = {}
