@@ -8,7 +8,7 @@ import pytest
 
 from braintumor.core.files import ROOT, sha256
 from braintumor.data.figshare import load_figshare_index
-from braintumor.data.splits import FOLDS, PROTOCOLS, patient_family
+from braintumor.data.splits import FOLDS, patient_family
 from braintumor.evaluation import scores
 from braintumor.evaluation.metrics import (
     calibration_error,
@@ -18,6 +18,7 @@ from braintumor.evaluation.metrics import (
 from braintumor.training.fold_run import read_table
 
 PUBLISHED = ROOT / "results/published"
+PROTOCOLS = ("official", "family", "slice")
 LEAKAGE, FULL = PUBLISHED / "leakage", PUBLISHED / "full"
 JOINT_RUNS = sorted(
     str(path.relative_to(PUBLISHED))
@@ -109,8 +110,8 @@ def test_published_scores_are_those_of_the_tables(run):
     masks, _ = scores.load_predictions(folder, "segment")
     check_all_slices(table)
     check_all_slices(masks)
-    computed = scores.summarize_classification(table)
-    computed |= scores.summarize_segmentation(masks)
+    computed = scores.summarize_scores(table, scores.CLASSIFICATION_METRICS)
+    computed |= scores.summarize_scores(masks, scores.SEGMENTATION_METRICS)
     parts = folder, "classify", records, "validation.csv"
     temperatures = scores.fit_temperatures(scores.load_fold_tables(*parts))
     scaled = temperature_scale(table, table["fold"].map(temperatures))

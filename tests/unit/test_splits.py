@@ -8,13 +8,13 @@ from samples import FIGSHARE
 from braintumor.core.errors import DatasetError, LeakageError, ParameterError
 from braintumor.data.splits import (
     FOLDS,
-    PROTOCOLS,
     Split,
     assign_folds,
     audit_leakage,
     make_original_split,
     make_split,
     patient_family,
+    patient_source,
 )
 
 
@@ -43,7 +43,7 @@ def same(a, b):
     return all(np.array_equal(a.parts()[part], b.parts()[part]) for part in a.parts())
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", ["official", "family", "slice"])
 def test_every_row_is_in_one_part_and_tested_once(index, protocol):
     tested = []
     for fold in FOLDS:
@@ -61,12 +61,20 @@ def test_every_row_is_in_one_part_and_tested_once(index, protocol):
     assert sorted(tested) == list(range(len(index)))
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", ["official", "family", "slice"])
 def test_seed_determines_the_split(index, protocol):
     first, again, other = (make_split(index, protocol, 2, seed) for seed in (7, 7, 8))
     assert same(first, again)
     assert not np.array_equal(first.validation, other.validation)
     assert np.array_equal(first.test, other.test) == (protocol == "official")
+
+
+def test_source_protocol_trains_without_one_source(index):
+    split, official = (make_split(index, name, 1) for name in ("source", "official"))
+    assert np.array_equal(split.test, official.test)
+    sources = [set(map(patient_source, v)) for v in values(index, split, "pid")]
+    assert sources == [{"digits"}, {"digits"}, {"digits", "MR"}]
+    assert values(index, split, "label") == [{1, 2, 3}] * 3
 
 
 def test_audit_of_a_split_counted_by_hand():

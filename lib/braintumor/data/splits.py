@@ -13,8 +13,8 @@ GROUP_COLUMNS = {  # of the protocols: slices of one group are in one fold
     "official": "pid",  # the dataset's folds (cvind)
     "family": "family",  # identifiers that differ in a last letter stay together
     "slice": None,  # at random, as in the original study: patients leak
+    "source": "pid",  # the dataset's folds, trained without the source "MR"
 }
-PROTOCOLS = tuple(GROUP_COLUMNS)
 N_EXPORTED = 3000  # the original study's export stopped after this file
 # numbers of training, validation and test slices
 ORIGINAL_SPLITS = {"single": (2184, 458, 358), "ensemble": (2400, 299, 301)}
@@ -38,6 +38,11 @@ def patient_family(pid):
     return re.sub(r"(?<=^MR\d{6})[A-Z]$", "", pid)
 
 
+def patient_source(pid):
+    """Infer the source of a patient, "MR" or "digits", from the kind of identifier."""
+    return "MR" if pid.startswith("MR") else "digits"
+
+
 def _split_rows(table, column, n_parts, seed):
     """Yield (other rows, part) of each part; groups of `column` stay whole."""
     from sklearn.model_selection import KFold, StratifiedGroupKFold  # takes a second
@@ -54,7 +59,7 @@ def _split_rows(table, column, n_parts, seed):
 
 def assign_folds(index, protocol, seed=0):
     """Return the fold (1 to 5) of each row of `index` as an int array."""
-    if protocol == "official":
+    if protocol in ("official", "source"):
         return index["fold"].to_numpy()
     folds = np.zeros(len(index), int)
     parts = _split_rows(index, GROUP_COLUMNS[protocol], len(FOLDS), seed)
@@ -70,7 +75,10 @@ def make_split(index, protocol, fold, seed=0, validation=0.15):
     folds = assign_folds(index, protocol, seed)
     if fold not in folds:
         raise ParameterError(f"fold: got {fold}, expected one of {np.unique(folds)}")
-    test, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+    is_trained = folds != fold
+    if protocol == "source":
+        is_trained &= index["pid"].map(patient_source).ne("MR").to_numpy()
+    test, rest = np.flatnonzero(folds == fold), np.flatnonzero(is_trained)
     table, column = index.iloc[rest], GROUP_COLUMNS[protocol]
     if column is None:
         train, validation = train_test_split(

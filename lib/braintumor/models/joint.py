@@ -10,7 +10,7 @@ TASKS = ("classify", "segment")
 ZOOMS = (0.8, 1.0, 1.2)  # side of the crop, relative to the head's box
 
 
-def build_joint(image_size, filters=32, tasks=TASKS):
+def build_joint(image_size, filters=32, tasks=TASKS, air_threshold=0.0):
     """Build a residual encoder with a classification head and a U-Net decoder.
 
     The class is predicted from the maxima and means of the coarsest map, the mask by a
@@ -20,7 +20,9 @@ def build_joint(image_size, filters=32, tasks=TASKS):
     """
     check_size(image_size, 16, multiple_of=16)
     image = layers.Input((image_size, image_size, 1))
-    features = _encode(image, filters)
+    # without the noise of air, which tells scanners apart
+    visible = layers.ReLU(threshold=air_threshold)(image) if air_threshold else image
+    features = _encode(visible, filters)
     poolings = layers.GlobalMaxPooling2D(), layers.GlobalAveragePooling2D()
     pooled = [pooling(features[-1]) for pooling in poolings]
     pooled = layers.Concatenate(name="pooled_features")(pooled)

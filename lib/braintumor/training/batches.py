@@ -8,10 +8,18 @@ import numpy as np
 
 from braintumor.data.preprocessing import to_network_input
 from braintumor.training.augmentation import random_affine
+from braintumor.training.intensity import random_intensity
 
 
 def training_batches(
-    images, targets, batch_size, seed, augmentation=None, first_epoch=0, channels=1
+    images,
+    targets,
+    batch_size,
+    seed,
+    augmentation=None,
+    first_epoch=0,
+    channels=1,
+    intensity=False,
 ):
     """Yield batches (x, y) without end; x is in [0, 1], y as from `format_targets`.
 
@@ -27,6 +35,8 @@ def training_batches(
             x, y = to_network_input(images[rows]), format_targets(targets, rows)
             if augmentation is not None:
                 x, y = random_affine(x, y, seed, epoch, step, **augmentation)
+            if intensity:
+                x = random_intensity(x, seed, epoch, step)
             yield np.repeat(x, channels, axis=-1), y
 
 
@@ -44,11 +54,3 @@ def format_targets(targets, rows=slice(None)):
 def steps_per_epoch(n, batch_size):
     """Count the batches of an epoch of n slices."""
     return math.ceil(n / batch_size)
-
-
-def equal_batch_size(n, largest=64):
-    """Choose the batch size that divides n slices most evenly.
-
-    Keras averages the losses of a dict's tasks over batches, whatever their size.
-    """
-    return math.ceil(n / math.ceil(n / largest))
