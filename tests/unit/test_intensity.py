@@ -16,7 +16,7 @@ def test_seed_epoch_and_step_decide_the_changes():
     images = make_slices()
     first = random_intensity(images, 1, 2, 3)
     assert first.dtype == np.float32 and first.shape == images.shape
-    assert 0 <= first.min() and first.max() <= 1
+    assert first.min() >= 0 and first.max() <= 1
     assert np.array_equal(first, random_intensity(images, 1, 2, 3))
     for other in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
         assert not np.array_equal(first, random_intensity(images, *other))
