@@ -39,14 +39,14 @@ def write_png(path, width, height, rows=b"", depth=8, color_type=0):
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P"])
 def test_gray_png_is_gray_in_any_mode(png, mode):
     PIL.Image.fromarray(GRAY).convert(mode).save(png)
-    pixels, is_color = read_raster(png)
+    pixels, _, is_color = read_raster(png)
     assert np.array_equal(pixels, GRAY) and pixels.dtype == np.uint8 and not is_color
 
 
 def test_transparent_pixels_are_black(png):
     rgba = np.dstack([GRAY, GRAY, GRAY, np.full_like(GRAY, 255)])
     rgba[:4] = (255, 0, 255, 0)
-    pixels, is_color = read_raster(save(png, rgba))
+    pixels, _, is_color = read_raster(save(png, rgba))
     assert np.array_equal(pixels[4:], GRAY[4:]) and not pixels[:4].any()
     assert not is_color
 
@@ -55,7 +55,7 @@ def test_transparent_pixels_are_black(png):
 def test_color_is_converted_and_reported(tmp_path, name):
     photo = np.zeros((20, 32, 3), np.uint8)
     photo[:, :16] = (200, 40, 90)
-    pixels, is_color = read_raster(save(tmp_path / name, photo))
+    pixels, _, is_color = read_raster(save(tmp_path / name, photo))
     assert is_color and pixels[10, 4] == pytest.approx(93.5, abs=2)  # ITU-R 601 luma
 
 
@@ -63,7 +63,7 @@ def test_color_is_converted_and_reported(tmp_path, name):
 def test_exif_orientation_is_applied(tmp_path, name, tolerance):
     exif = PIL.Image.Exif()
     exif[274] = 6  # a quarter turn to the right
-    pixels, _ = read_raster(save(tmp_path / name, SMOOTH, exif=exif))
+    pixels, _, _ = read_raster(save(tmp_path / name, SMOOTH, exif=exif))
     expected = np.rot90(SMOOTH, -1)
     assert np.abs(pixels.astype(int) - expected).max() <= tolerance
 
@@ -75,7 +75,7 @@ def test_tiff_with_an_orientation_is_refused(tif):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
 def test_tiff_keeps_its_depth(tif, dtype):
     expected = (WIDE // 16).astype(dtype)
-    pixels, _ = read_raster(save(tif, expected))
+    pixels, _, _ = read_raster(save(tif, expected))
     assert np.array_equal(pixels, expected) and pixels.dtype == dtype
 
 
@@ -83,7 +83,7 @@ def test_tiff_keeps_its_depth(tif, dtype):
 def test_white_is_zero_tiff_is_inverted(tif, dtype):
     stored = (WIDE // 16).astype(dtype)
     stored[0, :2] = 0, 255
-    pixels, _ = read_raster(save(tif, stored, tiffinfo={262: 0}))
+    pixels, _, _ = read_raster(save(tif, stored, tiffinfo={262: 0}))
     assert np.array_equal(pixels, 255 - stored)
 
 

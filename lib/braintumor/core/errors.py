@@ -26,6 +26,12 @@ class ParameterError(ValueError):
     """A parameter is unknown, of the wrong type, or out of range."""
 
 
+def require(condition, what, got, expected, remedy):
+    """Raise DatasetError in the usual form unless `condition` holds."""
+    if not condition:
+        raise DatasetError(f"{what}: got {got}, expected {expected}. {remedy}.")
+
+
 def printable(text):
     """Escape control characters and line ends of `text`."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

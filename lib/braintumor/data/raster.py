@@ -8,7 +8,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from braintumor.core.errors import AmbiguousSliceError, DatasetError, printable, shorten
+from braintumor.core import errors
+from braintumor.core.errors import DatasetError, require
 from braintumor.core.files import memory_map
 from braintumor.data.preprocessing import MAX_SIDE
 
@@ -23,7 +24,7 @@ PIL.Image.MAX_IMAGE_PIXELS = MAX_SIDE**2  # also for images inside DICOM files
 @contextmanager
 def file_errors(path, remedy="Export or download it again"):
     """Raise any exception of the block as a DatasetError that names `path`."""
-    prefix = printable(f"{path}: ")
+    prefix = errors.printable(f"{path}: ")
     try:
         with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
             warnings.filterwarnings("ignore", module=r"(PIL|nibabel|pydicom)\.")
@@ -33,14 +34,8 @@ def file_errors(path, remedy="Export or download it again"):
             error.args = (prefix + str(error),)
         raise
     except Exception as error:  # libraries raise a dozen types on damaged files
-        message = f"cannot be read ({shorten(error)}), may be damaged. {remedy}."
+        message = f"cannot be read ({errors.shorten(error)}), may be damaged. {remedy}."
         raise DatasetError(prefix + message) from None
-
-
-def require(condition, what, got, expected, remedy):
-    """Raise DatasetError in the usual form unless `condition` holds."""
-    if not condition:
-        raise DatasetError(f"{what}: got {got}, expected {expected}. {remedy}.")
 
 
 def check_size(rows, columns):
@@ -61,7 +56,7 @@ def select_slice(n_slices, kind, slice_number):
     what, expected = f"slice_number of {n_slices} {kind}s", f"1 to {n_slices}"
     if slice_number is None and n_slices > 1:
         message = f"{what}: got none, expected {expected}. Choose a slice."
-        raise AmbiguousSliceError(message, n_slices)
+        raise errors.AmbiguousSliceError(message, n_slices)
     number = 1 if slice_number is None else slice_number
     require(1 <= number <= n_slices, what, number, expected, "Choose another")
     return number - 1
@@ -84,7 +79,7 @@ def to_gray(image):
 
 
 def read_raster(path, page=None):
-    """Read (pixels, is_color) of an image file, turned as EXIF says; pages from 1."""
+    """Read pixels, spacing_mm (None) and is_color of an image turned as EXIF says."""
     with file_errors(path), memory_map(path) as content:
         image = PIL.Image.open(content, formats=FORMATS)
         n_pages = _count_pages(image) if image.format == "TIFF" else 1
@@ -100,7 +95,7 @@ def read_raster(path, page=None):
         require(turn == 1, "TIFF orientation", turn, "1", "Save it upright")
         pixels, is_color = to_gray(PIL.ImageOps.exif_transpose(image))
         white_is_zero = is_high_bit and tags.get(262) == 0
-        return invert(pixels) if white_is_zero else pixels, is_color
+        return invert(pixels) if white_is_zero else pixels, None, is_color
 
 
 def _count_pages(tiff):

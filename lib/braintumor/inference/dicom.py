@@ -9,7 +9,7 @@ import pydicom
 from pydicom import uid
 from pydicom.filereader import read_dataset, read_preamble
 
-from braintumor.core.errors import shorten
+from braintumor.core.errors import require, shorten
 from braintumor.core.files import memory_map
 from braintumor.data import raster
 from braintumor.inference.nifti import to_radiological
@@ -55,7 +55,7 @@ def _refuse_deflated(content):
     meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
     syntax, remedy = meta.get("TransferSyntaxUID"), "Export it without compression"
     deflated, what = uid.DeflatedExplicitVRLittleEndian, "transfer syntax"
-    raster.require(syntax != deflated, what, deflated.name, "another one", remedy)
+    require(syntax != deflated, what, deflated.name, "another one", remedy)
     content.seek(0)
 
 
@@ -63,11 +63,11 @@ def _check_image(dataset):
     """Return the number of frames of a gray or color image within the limits."""
     kind = shorten(getattr(dataset.get("SOPClassUID"), "name", "none"))
     remedy = "Give the file of a slice"
-    raster.require("Rows" in dataset, "SOPClassUID", kind, "an MR image", remedy)
+    require("Rows" in dataset, "SOPClassUID", kind, "an MR image", remedy)
     raster.check_size(dataset.Rows, dataset.Columns)
     what, colors = "PhotometricInterpretation", dataset.PhotometricInterpretation
     is_known = colors.startswith(("MONOCHROME", "RGB", "YBR"))
-    raster.require(is_known, what, shorten(colors), "MONOCHROME2", "Export it in gray")
+    require(is_known, what, shorten(colors), "MONOCHROME2", "Export it in gray")
     return int(dataset.get("NumberOfFrames") or 1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from braintumor.core.errors import DatasetError, printable
+from braintumor.core.errors import DatasetError, printable, require
 from braintumor.data import raster
 from braintumor.data.figshare import SPACING_MM, read_mat
 from braintumor.data.preprocessing import find_intensity_problem, pad_to_square
@@ -78,7 +78,7 @@ def _search_folder(folder):
     paths = [folder / name for name in names if name.lower().endswith(SUFFIXES)]
     images = [path for path in paths if path.is_file() and path.name != "cvind.mat"]
     expected, remedy = f"names that end in {', '.join(SUFFIXES)}", "Give files directly"
-    raster.require(images, folder, "no image files", expected, remedy)
+    require(images, folder, "no image files", expected, remedy)
     return sorted(images, key=_natural_order)
 
 
@@ -90,7 +90,7 @@ def _natural_order(path):
 def _find_reader(path):
     """Return the function that reads the format of the magic bytes."""
     # opening a named pipe would block
-    raster.require(path.is_file(), "file", "none", "an image file", "Check the name")
+    require(path.is_file(), "file", "none", "an image file", "Check the name")
     with open_gzip(path) as file:
         head = file.read(1024)
     if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520]):  # MATLAB's own 512 bytes
@@ -99,7 +99,7 @@ def _find_reader(path):
     if head[128:132] == b"DICM" or head.startswith((b"\x02\x00", b"\x08\x00")):
         return read_dicom
     if head.startswith(RASTER_MAGIC):
-        return _read_raster
+        return raster.read_raster
     if head.startswith(b"\x93NUMPY"):
         return _read_npy
     if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
@@ -108,18 +108,13 @@ def _find_reader(path):
     raise DatasetError(f"got {got}, expected {FORMATS}. Export it again.")
 
 
-def _read_raster(path, slice_number):
-    pixels, is_color = raster.read_raster(path, slice_number)
-    return pixels, None, is_color
-
-
 def _read_npy(path, slice_number):
     with open(path, "rb") as file:
         version = file.read(8)[6]
     # headers of later versions may declare gigabytes
-    raster.require(version == 1, "version", version, "1", "Save numbers")
+    require(version == 1, "version", version, "1", "Save numbers")
     pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    raster.require(pixels.ndim == 2, "shape", pixels.shape, "two sides", "Save a slice")
+    require(pixels.ndim == 2, "shape", pixels.shape, "two sides", "Save a slice")
     raster.select_slice(1, "slice", slice_number)
     return pixels, None, False
 
@@ -127,10 +122,10 @@ def _read_npy(path, slice_number):
 def _check_pixels(pixels):
     """Return numeric pixels, finite and in native byte order."""
     is_numeric, remedy = pixels.dtype.kind in "biuf", "Save it as numbers"
-    raster.require(is_numeric, "pixels", pixels.dtype, "gray levels", remedy)
+    require(is_numeric, "pixels", pixels.dtype, "gray levels", remedy)
     raster.check_size(*pixels.shape)
     is_finite, remedy = np.isfinite(pixels), "Look at the file in a viewer"
-    raster.require(is_finite.any(), "pixels", "no finite value", "an MR slice", remedy)
+    require(is_finite.any(), "pixels", "no finite value", "an MR slice", remedy)
     if not is_finite.all():
         pixels = np.where(is_finite, pixels, pixels[is_finite].min())
     if problem := find_intensity_problem(pixels):

@@ -7,8 +7,9 @@ import nibabel
 import numpy as np
 from nibabel.affines import voxel_sizes
 
+from braintumor.core.errors import require
 from braintumor.data.preprocessing import MAX_SIDE
-from braintumor.data.raster import require, select_slice
+from braintumor.data.raster import select_slice
 
 MAX_VOXELS = 512**3  # a slice across the first axis may need all of them decompressed
 MAX_HEADER = 2**24  # bytes before the voxels; extensions may be of any length

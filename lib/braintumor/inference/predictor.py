@@ -9,11 +9,11 @@ from keras import layers, ops
 from PIL import Image
 from tqdm import tqdm
 
-from braintumor.core.errors import DatasetError
+from braintumor.core.errors import DatasetError, require
 from braintumor.core.files import ROOT, sha256
 from braintumor.data.labels import LABELS
 from braintumor.data.preprocessing import preprocess_slice, to_network_input
-from braintumor.data.raster import file_errors, require
+from braintumor.data.raster import file_errors
 from braintumor.data.splits import FOLDS
 from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dice
 from braintumor.evaluation.metrics import compute_dice
