@@ -7,18 +7,10 @@ from braintumor.core.templates import render
 from braintumor.data.labels import DATA_KINDS
 from braintumor.training.provenance import group_by_training, short_commit
 
-FOLD_SOURCES = {
-    "cvind": "from cvind.mat",
-    "given": "as given in slices.csv",
-    "made": "made with patients grouped, since the data name none",
-}
-
 
 def show_data(info):
     """Return a banner with the data of a page: info of prepared data or of a record."""
-    texts = {"kind": DATA_KINDS[info["kind"]], "folds": FOLD_SOURCES[info["folds"]]}
-    texts["color"] = "#E69F00" if info["kind"] == "phantom" else "#0072B2"
-    return HTML(render("data_banner.html.j2", info=info, **texts))
+    return HTML(render("data_banner.html.j2", info=info, kinds=DATA_KINDS))
 
 
 def show_provenance(records):
