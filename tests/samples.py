@@ -1,6 +1,7 @@
-"""Tiny datasets that tests write: figshare's files and PNG pairs, good or broken."""
+"""Tiny datasets that tests write, good or broken, and cells of notebooks."""
 
 import h5py
+import nbformat
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -82,3 +83,11 @@ def make_prediction(image, **changes):
         "ood_scores": dict.fromkeys(OOD_SCORES, 0.5),
     }
     return Prediction(**values | changes)
+
+
+def find_cell(notebook, text):
+    """Return the source of the code cell of a notebook that holds a text."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    (source,) = [source for source in sources if text in source]
+    return source

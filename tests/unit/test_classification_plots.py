@@ -24,12 +24,6 @@ def test_confusion_matrix_shows_counts_and_recall():
     assert "glioma ([0, 3, 1])" in figure.alt
 
 
-def test_roc_curves_leave_out_classes_without_slices():
-    figure = classification.plot_roc_curves(predictions([1, 1, 2, 2], [1, 2, 2, 2]))
-    assert "meningioma (0.750), glioma (0.750)" in figure.caption
-    assert "pituitary" not in figure.alt and len(figure.figure.axes[0].lines) == 2
-
-
 def test_reliability_shows_counts_and_intervals():
     table = predictions([1, 1, 2, 2], [1, 2, 2, 2])
     uniform = table.assign(prob_meningioma=0.4, prob_glioma=0.3, prob_pituitary=0.3)

@@ -1,4 +1,4 @@
-"""Predictions of the folds of a run, their scores, differences and log."""
+"""Predictions of the folds of a run, their scores and differences."""
 
 import json
 from functools import partial
@@ -125,30 +125,3 @@ def test_families_can_be_resampled_whole():
         table, other, MEAN_DICE, 50, cluster=patient_family
     )
     assert list(score.values()) == pytest.approx([0.2] * 3, abs=1e-6)
-
-
-def test_each_evaluation_is_a_row(tmp_path):
-    path = tmp_path / "new/experiments.csv"
-    table = predictions([1, 2, 3], [1, 2, 2]).assign(pid=list("abc"), fold=1)
-    for eval_split in ("validation", "test"):
-        scores.log_experiment(
-            path, 'more, and "other"', eval_split, {"classify": table}, RECORD
-        )
-    rows = pd.read_csv(path, dtype={"commit": str})
-    assert rows["eval_split"].tolist() == ["validation", "test"]
-    assert rows["description"][1] == 'more, and "other"'
-    assert rows["accuracy by slice"].tolist() == [0.6667, 0.6667]
-    assert rows["mean Dice"].isna().all()
-    commit, digest = RECORD["git"]["commit"][:10], RECORD["data"]["digest"][:12]
-    first = rows.loc[0, ["commit", "n_slices", "digest"]].tolist()
-    assert first == [commit, 3, digest]
-    assert list(rows) == list(pd.read_csv(PUBLISHED / "experiments.csv", nrows=0))
-
-
-def test_file_with_other_columns_is_an_error_and_is_not_changed(tmp_path):
-    path = tmp_path / "experiments.csv"
-    path.write_text("a,b\n1,2\n")
-    table = predictions([1], [1]).assign(pid="a", fold=1)
-    with pytest.raises(DatasetError, match="experiments.csv"):
-        scores.log_experiment(path, "", "test", {"classify": table}, RECORD)
-    assert path.read_text() == "a,b\n1,2\n"

@@ -6,9 +6,26 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.display import HTML
+from samples import find_cell
 
+from braintumor.core.templates import render
+from braintumor.data.labels import LABELS
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, predict_classes
-from braintumor.plots.slices import slice_explorer
+from braintumor.plots.style import CLASS_COLORS
+
+
+def slice_explorer(table):
+    """Run the cell of the page that embeds the explorer; returns its HTML."""
+    source = find_cell("report/failures", "slice_explorer.html.j2")
+    *statements, result = source.splitlines()
+    probabilities = table[PROBABILITY_COLUMNS].to_numpy()
+    prob_true = probabilities[range(len(table)), table["y_true"] - 1]
+    names = {"probabilities": probabilities, "y_pred": predict_classes(table)}
+    names |= {"HTML": HTML, "render": render, "LABELS": LABELS}
+    names |= {"CLASS_COLORS": CLASS_COLORS, "table": table.assign(prob_true=prob_true)}
+    exec("\n".join(statements), names)
+    return eval(result, names).data
 
 
 @pytest.fixture
@@ -23,7 +40,7 @@ def table():
 
 
 def test_explorer_holds_every_slice_and_is_small(table):
-    html = slice_explorer(table).data
+    html = slice_explorer(table)
     assert len(html.encode()) < 300_000 and "<img" not in html
     data = json.loads(re.search(r'json"[^>]*>(.*?)</script>', html).group(1))
     rows = pd.DataFrame(data["rows"], columns=data["columns"])
@@ -37,7 +54,7 @@ def test_explorer_holds_every_slice_and_is_small(table):
 def test_explorer_filters_and_sorts_without_a_network(table, chromium, tmp_path):
     table = table.head(200).assign(pid="</script><b onclick=alert(1)>")
     page = tmp_path / "page.html"
-    page.write_text(f"<meta charset=utf-8>{slice_explorer(table).data}")
+    page.write_text(f"<meta charset=utf-8>{slice_explorer(table)}")
     with chromium(390) as browser:
         browser.get(page.as_uri())
 

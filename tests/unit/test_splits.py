@@ -11,7 +11,6 @@ from braintumor.data.splits import (
     Split,
     assign_folds,
     audit_leakage,
-    make_original_split,
     make_split,
     patient_family,
     patient_source,
@@ -112,39 +111,6 @@ def test_class_with_too_few_patients_is_refused():
         assign_folds(index, "family")
     with pytest.raises(DatasetError, match="label 2"):
         make_split(index, "official", 1)
-
-
-# The splits of the original study
-
-
-def files(n):
-    """An index of n slices, in another order than their numbers."""
-    return pd.DataFrame({"file": np.random.default_rng(0).permutation(n) + 1})
-
-
-@pytest.mark.parametrize(
-    "name, n, n_exported, expected",
-    [
-        ("single", 3064, 3000, (2184, 458, 358)),
-        ("ensemble", 3064, 3000, (2400, 299, 301)),
-        ("single", 3064, None, (2231, 467, 366)),
-        ("ensemble", 612, None, (490, 61, 61)),
-    ],
-)
-def test_original_splits_have_the_published_proportions(name, n, n_exported, expected):
-    index = files(n)
-    split = make_original_split(index, name, seed=0, n_exported=n_exported)
-    assert tuple(map(len, split.parts().values())) == expected
-    numbers = set.union(*values(index, split, "file"))
-    assert numbers == set(range(1, (n_exported or n) + 1))
-
-
-@pytest.mark.parametrize("n", [3064, 612, 20])
-def test_test_slices_of_one_original_split_do_not_train_the_other(n):
-    single = make_original_split(files(n), "single", seed=5)
-    ensemble = make_original_split(files(n), "ensemble", seed=5)
-    assert set(ensemble.test) <= set(single.test)
-    assert not set(single.test) & set(ensemble.train)
 
 
 @pytest.mark.real

@@ -15,9 +15,6 @@ GROUP_COLUMNS = {  # of the protocols: slices of one group are in one fold
     "slice": None,  # at random, as in the original study: patients leak
     "source": "pid",  # the dataset's folds, trained without the source "MR"
 }
-N_EXPORTED = 3000  # the original study's export stopped after this file
-# numbers of training, validation and test slices
-ORIGINAL_SPLITS = {"single": (2184, 458, 358), "ensemble": (2400, 299, 301)}
 
 
 @dataclass(frozen=True)
@@ -93,18 +90,6 @@ def make_split(index, protocol, fold, seed=0, validation=0.15):
     n_parts = max(2, min(round(1 / validation), n_rarest))  # fewer in a small set
     train, validation = next(_split_rows(table, column, n_parts, seed))
     return Split(rest[train], rest[validation], test)
-
-
-def make_original_split(index, name, seed, n_exported=N_EXPORTED):
-    """Split slices up to file `n_exported` (None: all) as ORIGINAL_SPLITS[name].
-
-    Both use one permutation: the test slices of "ensemble" are among those of "single".
-    """
-    rows = np.flatnonzero(index["file"] <= (n_exported or np.inf))
-    n_train, _, n_test = np.array(ORIGINAL_SPLITS[name]) * len(rows) / N_EXPORTED
-    rows = np.random.default_rng(seed).permutation(rows)
-    parts = np.split(rows, [round(n_train), len(rows) - round(n_test)])
-    return Split(*map(np.sort, parts))
 
 
 def audit_leakage(index, split):

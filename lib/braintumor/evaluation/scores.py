@@ -5,7 +5,7 @@ import json
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
-from braintumor.core.errors import DatasetError
+from braintumor.core.errors import require
 from braintumor.core.files import ROOT
 from braintumor.data.splits import FOLDS
 from braintumor.evaluation import metrics
@@ -50,11 +50,8 @@ def load_predictions(run, task, folds=FOLDS):
     folder = ROOT / run / task
     paths = [folder / f"fold-{fold}" for fold in sorted(folds)]
     paths = [path for path in paths if (path / "run.json").exists()]
-    if not paths:
-        raise DatasetError(
-            f"{folder}: got no finished fold, expected at least 1. "
-            "Run the notebook that trains this task with the same results folder."
-        )
+    remedy = "Run the notebook that trains this task with the same results folder"
+    require(paths, folder, "no finished fold", "at least 1", remedy)
     records = [json.loads((path / "run.json").read_text()) for path in paths]
     table = pd.concat([read_table(path / "predictions.csv") for path in paths])
     settings = [r["parameters"] | {"data digest": r["data"]["digest"]} for r in records]
@@ -65,11 +62,8 @@ def load_predictions(run, task, folds=FOLDS):
     ]
     repeated = table.loc[table["file"].duplicated(), "file"]
     problems += [f"slice {file} in two folds" for file in repeated[:1]]
-    if problems:
-        raise DatasetError(
-            f"{folder}: got {', '.join(problems)}, expected folds of one run. "
-            "Remove those that do not belong."
-        )
+    remedy = "Remove those that do not belong"
+    require(not problems, folder, ", ".join(problems), "folds of one run", remedy)
     return table.sort_values("file", ignore_index=True), records
 
 
@@ -99,19 +93,11 @@ def score_with_ci(table, metric, n_bootstrap=2000, groups="pid"):
     return {name: round(float(score), 6) for name, score in scores.items()}
 
 
-def summarize_classification(table, n_bootstrap=2000):
-    """Compute CLASSIFICATION_METRICS: {name: {value, low, high}}."""
+def summarize_scores(table, named_metrics, n_bootstrap=2000):
+    """Compute metrics with intervals; without HD95 if a pixel spacing is not known."""
     return {
         name: score_with_ci(table, metric, n_bootstrap)
-        for name, metric in CLASSIFICATION_METRICS.items()
-    }
-
-
-def summarize_segmentation(table, n_bootstrap=2000):
-    """Compute SEGMENTATION_METRICS, without HD95 if a pixel spacing is not known."""
-    return {
-        name: score_with_ci(table, metric, n_bootstrap)
-        for name, metric in SEGMENTATION_METRICS.items()
+        for name, metric in named_metrics.items()
         if name != "median HD95 (mm)" or table["hd95_mm"].notna().all()
     }
 
@@ -135,39 +121,12 @@ def summary_metrics(tables):
     }
 
 
-def log_experiment(path, description, eval_split, tables, record):
-    """Append a row to a CSV file: scores of {task: predictions}, run.json `record`."""
-    parameters, path = record["parameters"], ROOT / path
-    scores = dict.fromkeys(SUMMARY_METRICS) | summary_metrics(tables)
-    row = {
-        "finished": record["finished"],
-        "commit": (record["git"]["commit"] or "")[:10],
-        "description": description,
-        "eval_split": eval_split,
-        **{name: parameters[name] for name in ("protocol", "fold", "seed", "epochs")},
-        "input_size": parameters.get("head_size") or parameters["image_size"],
-        "n_slices": len(next(iter(tables.values()))),
-        **{name: score and round(score, 4) for name, score in scores.items()},
-        "minutes": round(record["seconds"] / 60, 1),
-        "digest": record["data"]["digest"][:12],
-    }
-    if path.exists() and list(pd.read_csv(path, nrows=0)) != list(row):
-        raise DatasetError(
-            f"{path}: got other columns, expected {', '.join(row)}. "
-            "Move the file away, or choose another experiment_log."
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # appended, not rewritten: two folds may end at the same time
-    pd.DataFrame([row]).to_csv(path, mode="a", index=False, header=not path.exists())
-
-
 def paired_difference(table, other, metric, n_bootstrap=2000, cluster=str):
     """Score metric(table) - metric(other) with resamples paired by cluster(pid)."""
-    if sorted(table["file"]) != sorted(other["file"]):
-        raise DatasetError(
-            f"file: got {len(table)} and {len(other)} different slices, expected the "
-            "same slices in both tables. Compare the same folds of both runs."
-        )
+    got = f"{len(table)} and {len(other)} different slices"
+    is_same = sorted(table["file"]) == sorted(other["file"])
+    remedy = "Compare the same folds of both runs"
+    require(is_same, "file", got, "the same slices in both tables", remedy)
     other = other.set_index("file").loc[table["file"]].reset_index()
 
     def difference(table, weights=None):

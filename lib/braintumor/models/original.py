@@ -1,4 +1,4 @@
-"""The networks of the original study: CNN, U-Net and ensemble."""
+"""The networks of the original study: CNN and U-Net."""
 
 import keras
 from keras import layers, losses, regularizers
@@ -34,13 +34,6 @@ def build_cnn(image_size=512, channels=1, last_block="leaky_relu"):
     model.add(layers.Dropout(0.3))
     model.add(layers.Dense(N_CLASSES, activation="softmax"))
     return model
-
-
-def build_ensemble(members):
-    """Build the mean of trained classifiers with one input shape and distinct names."""
-    image = layers.Input(members[0].input_shape[1:])
-    mean = layers.Average()([member(image) for member in members])
-    return keras.Model(image, mean, name="ensemble")
 
 
 def build_unet(image_size=512, filters=16, dropout=0.0):

@@ -1,10 +1,10 @@
-"""Figures of class probabilities: confusion matrix, ROC curves, calibration, scores."""
+"""Figures of class probabilities: confusion matrix, calibration, scores."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from sklearn.metrics import RocCurveDisplay, confusion_matrix, roc_auc_score
+from sklearn.metrics import confusion_matrix
 
 from braintumor.data.labels import LABELS
 from braintumor.evaluation import metrics
@@ -31,24 +31,6 @@ def plot_confusion_matrix(table):
     caption += f"Recall (shade): {format_values(recall, '{:.1%}')}."
     rows = format_values(zip(NAMES, counts.tolist(), strict=True), "{}")
     return figure, caption, f"Confusion matrix, true class (slices predicted): {rows}."
-
-
-@captioned
-def plot_roc_curves(table):
-    """Plot the ROC curve of each class against the rest, if the table has both."""
-    figure, ax = plt.subplots(figsize=(4.5, 4.5))
-    areas = {}
-    for label, name in LABELS.items():
-        y_true = table["y_true"] == label
-        y_score = table[metrics.PROBABILITY_COLUMNS[label - 1]]
-        if y_true.nunique() == 2:
-            style = {"name": name, "curve_kwargs": {"color": CLASS_COLORS[name]}}
-            RocCurveDisplay.from_predictions(y_true, y_score, ax=ax, **style)
-            areas[name] = roc_auc_score(y_true, y_score)
-    ax.set(xlabel="false positive rate", ylabel="true positive rate")
-    ax.legend(frameon=False)
-    text = f"each class against the rest: {format_values(areas, '{:.3f}')}."
-    return figure, f"Area under the ROC curve (AUC), {text}", f"ROC curves, {text}"
 
 
 @captioned

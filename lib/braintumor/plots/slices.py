@@ -1,17 +1,12 @@
 """Figures of slices and masks."""
 
 import textwrap
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import HTML
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
-from braintumor.core.templates import render
-from braintumor.data.labels import LABELS
-from braintumor.evaluation import metrics
 from braintumor.evaluation.metrics import compute_dice
 from braintumor.plots import style
 from braintumor.plots.style import captioned
@@ -21,7 +16,6 @@ DIFFERENCE_COLORS = {
     "false positive": style.FALSE_POSITIVE,
     "false negative": style.FALSE_NEGATIVE,
 }
-EXPLORER = ["file", "pid", "fold", "y_true", "y_pred", "plane", "area_true", "dice"]
 
 
 @captioned
@@ -72,17 +66,3 @@ def _plot_images(images, titles, columns):
         lines = [textwrap.fill(line, int(13 * panel)) for line in title.split("\n")]
         ax.set_title("\n".join(lines), fontsize="small")
     return figure, used
-
-
-def slice_explorer(table):
-    """Return the slice explorer (HTML) of predictions of both tasks, with plane."""
-    probabilities = table[metrics.PROBABILITY_COLUMNS].to_numpy()
-    rows = table.assign(
-        y_pred=metrics.predict_classes(table),
-        prob_true=probabilities[range(len(table)), table["y_true"] - 1],
-        confidence=probabilities.max(axis=1),
-    )[[*EXPLORER, "prob_true", "confidence"]].round(4)
-    data = {"names": list(LABELS.values()), "colors": list(style.CLASS_COLORS.values())}
-    data |= {"columns": list(rows), "rows": rows.astype(object).to_numpy().tolist()}
-    script = Path(__file__).with_name("explorer.js").read_text(encoding="utf-8")
-    return HTML(render("slice_explorer.html.j2", data=data, script=script))

@@ -12,14 +12,7 @@ from braintumor.training.intensity import random_intensity
 
 
 def training_batches(
-    images,
-    targets,
-    batch_size,
-    seed,
-    augmentation=None,
-    first_epoch=0,
-    channels=1,
-    intensity=False,
+    images, targets, batch_size, seed, augmentation=None, first_epoch=0, intensity=False
 ):
     """Yield batches (x, y) without end; x is in [0, 1], y as from `format_targets`.
 
@@ -37,7 +30,7 @@ def training_batches(
                 x, y = random_affine(x, y, seed, epoch, step, **augmentation)
             if intensity:
                 x = random_intensity(x, seed, epoch, step)
-            yield np.repeat(x, channels, axis=-1), y
+            yield x, y
 
 
 def format_targets(targets, rows=slice(None)):

@@ -1,0 +1,58 @@
+"""The log of experiments, as lab 4 writes it."""
+
+import json
+
+import pandas as pd
+import pytest
+from samples import find_cell
+
+from braintumor.core.errors import DatasetError, require
+from braintumor.core.files import ROOT
+from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
+from braintumor.evaluation.scores import SUMMARY_METRICS, summary_metrics
+
+PUBLISHED = ROOT / "results/published/full"
+RECORD = json.loads((PUBLISHED / "classify/fold-1/run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def lab():
+    """The functions of the lab, by name."""
+    names = {"pd": pd, "require": require, "SUMMARY_METRICS": SUMMARY_METRICS}
+    names["summary_metrics"] = summary_metrics
+    for function in ("describe_experiment", "append_row"):
+        exec(find_cell("labs/04_joint", f"def {function}("), names)
+    return names
+
+
+@pytest.fixture
+def tables():
+    """Predictions of three slices, two of them correct."""
+    table = pd.DataFrame({"y_true": [1, 2, 3], "pid": ["a", "b", "c"], "fold": 1})
+    rows = [[0.6 if label == k else 0.2 for k in (1, 2, 3)] for label in (1, 2, 2)]
+    table[PROBABILITY_COLUMNS] = rows
+    return {"classify": table}
+
+
+def test_each_evaluation_is_a_row(lab, tables, tmp_path):
+    path, text = tmp_path / "new/experiments.csv", 'more, and "other"'
+    for eval_split in ("validation", "test"):
+        row = lab["describe_experiment"](text, eval_split, tables, RECORD)
+        lab["append_row"](path, row)
+    rows = pd.read_csv(path, dtype={"commit": str})
+    assert rows["eval_split"].tolist() == ["validation", "test"]
+    assert rows["description"][1] == 'more, and "other"'
+    assert rows["accuracy by slice"].tolist() == [0.6667, 0.6667]
+    assert rows["mean Dice"].isna().all()
+    commit, digest = RECORD["git"]["commit"][:10], RECORD["data"]["digest"][:12]
+    first = rows.loc[0, ["commit", "n_slices", "digest"]].tolist()
+    assert first == [commit, 3, digest]
+    assert list(rows) == list(pd.read_csv(PUBLISHED / "experiments.csv", nrows=0))
+
+
+def test_file_with_other_columns_is_an_error_and_is_not_changed(lab, tmp_path):
+    path = tmp_path / "experiments.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DatasetError, match="experiments.csv"):
+        lab["append_row"](path, {"a": 1, "c": 2})
+    assert path.read_text() == "a,b\n1,2\n"
