@@ -1,7 +1,10 @@
+"""The original study's networks, and the compact classifier."""
+
 import numpy as np
 import pytest
 from keras import layers
 
+from braintumor.models.compact import build_compact
 from braintumor.models.original import (
     bce_dice_loss,
     build_cnn,
@@ -57,7 +60,7 @@ def test_unet_has_skip_connections_and_dropout_on_request():
     assert not any(isinstance(x, layers.Dropout) for x in without.layers)
 
 
-@pytest.mark.parametrize("build", [build_cnn, build_unet])
+@pytest.mark.parametrize("build", [build_cnn, build_unet, build_compact])
 def test_small_slices_are_an_error(build):
     with pytest.raises(ValueError, match="image_size"):
         build(63)
@@ -77,3 +80,11 @@ def test_bce_dice_loss_pools_the_batch():
     dice = 2 * (2 * 0.9) / (2 + 2 * 0.9 + 6 * 0.2)
     loss = float(bce_dice_loss(y_true, y_pred))
     assert loss == pytest.approx(cross_entropy + 1 - dice, abs=1e-5)
+
+
+def test_compact_has_the_same_parameters_at_every_size():
+    networks = [build_compact(image_size) for image_size in (64, 80)]
+    assert [network.count_params() for network in networks] == [292_691] * 2
+    images = np.random.default_rng(0).random((4, 80, 80, 1))
+    probabilities = networks[1].predict(images, verbose=0)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(4), abs=1e-6)

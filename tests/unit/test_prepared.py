@@ -13,6 +13,7 @@ from samples import FIGSHARE, IMAGE, MASK, write_pairs, write_patients, write_sa
 from braintumor.core.errors import DatasetError
 from braintumor.data import prepared as module
 from braintumor.data.figshare import load_figshare_index, read_mat, write_cvind
+from braintumor.data.labels import PHANTOM_VERSION
 from braintumor.data.prepared import (
     cache_dir,
     open_data,
@@ -205,17 +206,21 @@ def test_second_process_waits_and_opens_what_the_first_prepared(root):
     assert len(set(times)) == 1
 
 
-def test_phantom_is_generated_on_first_use(root, monkeypatch):
-    calls = []
+def test_phantom_is_generated_once_per_version(root, monkeypatch):
+    calls, record = [], root / "data/phantom/phantom.json"
 
     def write_phantom(directory):
         calls.append(directory)
-        (write_patients(directory) / "phantom.json").write_text("{}")
+        write_patients(directory)
+        record.write_text(f'{{"generator": {PHANTOM_VERSION}}}')
 
     monkeypatch.setattr("braintumor.data.phantom.write_phantom", write_phantom)
     for _ in range(2):
         assert open_data("phantom", 16).info["kind"] == "phantom"
     assert calls == [root / "data/phantom"] == [resolve_data("phantom")]
+    record.write_text('{"generator": -1}')
+    open_data("phantom", 16)
+    assert len(calls) == 2
 
 
 def test_relative_path_is_of_the_current_folder_then_of_the_project(root, monkeypatch):

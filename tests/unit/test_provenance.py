@@ -1,11 +1,15 @@
+"""Records of trainings, and how pages show them."""
+
+import json
+
 import keras
 import pytest
 
-from braintumor.training.provenance import (
-    collect_environment,
-    group_by_training,
-    short_commit,
-)
+from braintumor.core.files import ROOT
+from braintumor.plots.provenance import show_data, show_provenance
+from braintumor.training.provenance import collect_environment, group_by_training
+
+PUBLISHED = ROOT / "results/published"
 
 
 def test_environment_has_versions_and_resources():
@@ -30,14 +34,34 @@ def test_records_of_a_joint_network_are_one_training():
     assert found == [[1, 1], [2, 2]]
 
 
-@pytest.mark.parametrize(
-    "commit, is_clean, expected",
-    [
-        ("0123456789abcdef", True, "0123456789"),
-        ("0123456789abcdef", False, "0123456789 and changes"),
-        (None, None, "not from git"),
-    ],
-)
-def test_commit_is_shortened(commit, is_clean, expected):
-    record = {"git": {"commit": commit, "clean": is_clean}}
-    assert short_commit(record) == expected
+def record(fold, note="", **parameters):
+    """A published run.json with other parameters."""
+    path = PUBLISHED / f"full/classify/fold-{fold}/run.json"
+    record = json.loads(path.read_text())
+    record["parameters"] |= parameters
+    return record | {"processor": "CPU <1>"} | ({"note": note} if note else {})
+
+
+@pytest.mark.parametrize("folds", ["cvind", "given", "made"])
+def test_banner_has_data_and_folds(folds):
+    html = show_data(record(1)["data"] | {"folds": folds}).data
+    assert 'class="data-banner"' in html and "3,064 slices" in html
+
+
+def test_provenance_is_folded_and_has_a_row_per_training():
+    html = show_provenance([record(1), record(2), record(3)]).data
+    assert html.startswith("<details") and "3 trainings<" in html
+    assert html.count("<tr>") == 4
+    assert "protocol official" in html and "processor CPU &lt;1&gt;" in html
+    assert '<th scope="col">protocol' not in html
+
+
+def test_columns_show_what_differs():
+    other = record(2, description="no augmentation", note="restarted")
+    html = show_provenance([record(1), other]).data
+    assert "<td>no augmentation</td>" in html and "<p>restarted</p>" in html
+
+
+@pytest.mark.parametrize("path", sorted(PUBLISHED.rglob("run.json"))[::9])
+def test_published_records_are_shown(path):
+    assert "<details" in show_provenance([json.loads(path.read_text())]).data

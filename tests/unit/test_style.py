@@ -1,10 +1,12 @@
-"""Captioned figures."""
+"""Captioned figures and HTML templates."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from jinja2 import UndefinedError
 
+from braintumor.core.templates import render
 from braintumor.plots.style import captioned, format_values
 
 
@@ -39,3 +41,11 @@ def test_format_follows_content_and_bytes_repeat(image, kind):
 def test_values_are_formatted_with_their_names():
     values = {"glioma": 0.714, "meningioma": 0.93}
     assert format_values(values) == "glioma (0.71), meningioma (0.93)"
+
+
+def test_values_are_escaped_and_required():
+    figure = {"alt": "a 'line'", "caption": "<b>&", "width": 96}
+    html = render("figure.html.j2", **figure, source="data:,")
+    assert "&lt;b&gt;&amp;" in html and "a &#39;line&#39;" in html
+    with pytest.raises(UndefinedError, match="source"):
+        render("figure.html.j2", **figure)
