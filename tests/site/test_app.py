@@ -179,20 +179,6 @@ def test_only_the_last_of_several_requests_is_predicted(page, predictor):
     assert names == ["second", "Slice 3"]
 
 
-@pytest.mark.parametrize("content", [encode_volume(), b"Dear doctor"])
-def test_request_replaces_an_upload_that_is_being_read(page, monkeypatch, content):
-    def read_slowly(*arguments):
-        if page._upload is not None:
-            page._on_message(page, {"kind": "thumbnail", "file": 3}, [])
-        return read_image(*arguments)
-
-    monkeypatch.setattr(app, "read_image", read_slowly)
-    page.upload("mine", content)
-    page.message(kind="browse", start=0)
-    assert "<h2>Slice 3</h2>" in page.prediction
-    assert (page.error, page.selector) == ("", "")
-
-
 def test_error_removes_the_prediction_and_the_app_goes_on(page):
     page.upload("good.png", encode_image(SLICE))
     page.upload("letter.png", b"Dear doctor")

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import sys
 from functools import cache
 
 import numpy as np
@@ -13,7 +12,6 @@ from PIL import Image
 from samples import write_patients
 
 from braintumor import cli
-from braintumor.core.files import ROOT
 from braintumor.data import prepared
 from braintumor.data.labels import LABELS
 from braintumor.data.preprocessing import PERCENTILES
@@ -131,16 +129,6 @@ def test_data_prepare_makes_what_notebooks_open(
 def test_error_is_one_line(tmp_path, capsys):
     assert cli.main(["data", "export-png", str(tmp_path / "a\nb"), "out"]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_app_runs_the_server_of_the_project(monkeypatch, capsys):
-    commands = []
-    monkeypatch.setattr(os, "execv", lambda *command: commands.append(command))
-    cli.main(["app", "--data", "slices", "--port", "9000"])
-    server = str(ROOT / "app/serve.py")
-    assert commands == [(sys.executable, [sys.executable, server, "slices", "9000"])]
-    assert cli.main(["app", "--port", "99999"]) == 1
-    assert "--port" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -127,13 +127,6 @@ def test_cut_download_continues(tmp_path, server, files, monkeypatch, ranges):
         assert server.sent == [("1", files[1].size - size), ("2", 5000)]
 
 
-def test_failures_are_retried(tmp_path, server, files, monkeypatch):
-    monkeypatch.setattr(download, "RETRIES", 4)
-    server.status, server.cut = [503, 429], [0, 0, 150_000]
-    fetch(tmp_path, server, files)
-    assert unpacked(tmp_path) == ALL
-
-
 def test_zip_downloaded_by_hand_is_used(tmp_path, server, files):
     (tmp_path / ".download").mkdir()
     (tmp_path / ".download/b.zip").write_bytes(server.content["1"])
