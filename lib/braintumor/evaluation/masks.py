@@ -32,7 +32,15 @@ def expected_dice(probability, mask):
 
 
 def score_masks(prepared, rows, maps, threshold=threshold_at_half):
-    """Compute `slice_metrics` of maps (n, side, side) at native size: a row each."""
+    """Compute `slice_metrics` at the slices' native sizes: a DataFrame, a row per map.
+
+    Parameters
+    ----------
+    prepared : PreparedData
+    rows : (n,) int, positions in `prepared.index`
+    maps : (n, side, side) float, probabilities
+    threshold : callable(map, image_size), returns the mask at that size
+    """
     scores = []
     for row, probability in zip(rows, maps, strict=True):
         y_true = prepared.native_mask(row)

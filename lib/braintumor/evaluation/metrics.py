@@ -1,4 +1,9 @@
-"""Metrics of masks, and of tables of predictions."""
+"""Metrics of masks, and of tables of predictions.
+
+Masks are bool (rows, columns), `spacing_mm` is the side of a pixel. A table has a row
+per slice: pid, y_true (1 to 3), and PROBABILITY_COLUMNS or those of `slice_metrics`.
+Metrics of it are floats, or (n_bootstrap,) for `weights` as from `bootstrap_weights`.
+"""
 
 from functools import wraps
 
@@ -105,7 +110,7 @@ def log_loss(table, weights):
 
 @_metric
 def calibration_error(table, weights, n_bins=15):
-    """Compute the mean |accuracy - confidence| of equal-width bins, by count."""
+    """Compute the mean |accuracy - confidence| of bins, by count (Guo et al. 2017)."""
     bins = bin_confidence(table, n_bins)[:, None] == np.arange(n_bins)
     gaps = (_is_correct(table) - _confidence(table))[:, None] * bins
     return np.abs(_sum(weights, gaps)).sum(axis=1) / weights.sum(axis=1)

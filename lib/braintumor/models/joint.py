@@ -14,9 +14,15 @@ def build_joint(image_size, filters=32, tasks=TASKS, air_threshold=0.0):
     """Build a residual encoder with a classification head and a U-Net decoder.
 
     The class is predicted from the maxima and means of the coarsest map, the mask by a
-    decoder with skip connections. The four stages (He et al., 2016) have 1, 2, 4 and 4
-    times `filters`; the input is in [0, 1], its side a multiple of 16. Outputs are
+    decoder with skip connections. The stages are residual (He et al. 2016). Outputs are
     {"classify": (batch, 3), "segment": (batch, side, side, 1)}.
+
+    Parameters
+    ----------
+    image_size : int, a multiple of 16; the input is in [0, 1]
+    filters : int, of the first stage; the four have 1, 2, 4 and 4 times as many
+    tasks : tuple, the outputs to build
+    air_threshold : float, below which the input counts as 0
     """
     check_size(image_size, 16, multiple_of=16)
     image = layers.Input((image_size, image_size, 1))

@@ -29,9 +29,12 @@ def sample_affine(
 def random_affine(images, targets, seed, epoch, step, fill_mode="constant", **settings):
     """Warp images and their masks by the same maps of `sample_affine`.
 
-    Images and masks are (n, side, side, 1) float32. `targets` is an array or a dict of
-    arrays: masks stay binary, labels (n,) stay. Pixels from outside are 0, or the
-    nearest pixel with `fill_mode` "nearest".
+    Parameters
+    ----------
+    images : (n, side, side, 1) float32
+    targets : masks like images, which stay binary, labels (n,), or a dict of both
+    fill_mode : pixels from outside are 0 ("constant") or the nearest ("nearest")
+    **settings : zoom, flip and shear of `sample_affine`
     """
     transforms = sample_affine(*images.shape[:2], seed, epoch, step, **settings)
 

@@ -43,11 +43,17 @@ def fit(
 ):
     """Train a compiled model and give it the weights of its best epoch.
 
-    Each epoch is saved in `directory`, with history.csv. After a stop, the same call
-    goes on with the interrupted epoch and ends with the same weights. batches(epoch)
-    returns an endless generator of (x, y), of which an epoch takes `steps`. The best
-    epoch has the lowest `monitor`, or the highest of an accuracy. `plateau` has
-    settings of Keras' ReduceLROnPlateau.
+    Each epoch is saved. After a stop, the same call goes on with the interrupted epoch
+    and ends with the same weights.
+
+    Parameters
+    ----------
+    directory : Path of the checkpoints and history.csv
+    batches : callable(epoch), returns an endless generator of (x, y)
+    steps : int, batches per epoch
+    validation_data : (x, y)
+    monitor : str, lowest in the best epoch, or highest if it is an accuracy
+    plateau : dict, settings of Keras' ReduceLROnPlateau
     """
     if epochs < 1:
         raise ParameterError(f"epochs: got {epochs}, expected 1 or more.")
