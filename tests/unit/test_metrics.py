@@ -1,11 +1,15 @@
-"""Metrics against values computed by hand, and their weighted forms."""
+"""Metrics by hand, their weighted forms and intervals; masks from maps."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, recall_score
 
-from braintumor.evaluation import metrics
+from braintumor.core.errors import ParameterError
+from braintumor.evaluation import masks, metrics
+from braintumor.evaluation.bootstrap import bootstrap_interval, mean_interval
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.evaluation.scores import CLASSIFICATION_METRICS, SEGMENTATION_METRICS
 
@@ -152,3 +156,80 @@ def test_median_is_that_of_pandas():
     for n_rows in (1, 2, 7, 8):
         table = dice.head(n_rows).to_frame()
         assert metrics.median_of("dice")(table) == table["dice"].median()
+
+
+# Intervals by bootstrap over patients
+
+MEAN = metrics.mean_of("score")
+
+
+@pytest.fixture
+def table():
+    """30 patients with ten slices each."""
+    pids = np.repeat([f"P{k}" for k in range(30)], 10)
+    return pd.DataFrame({"pid": pids, "score": np.random.default_rng(1).random(300)})
+
+
+def test_interval_is_that_of_a_loop_over_resampled_tables(table):
+    rows = list(table.groupby("pid").indices.values())
+    random = np.random.default_rng(3)
+    values = []
+    for _ in range(100):
+        sample = random.integers(len(rows), size=len(rows))
+        resampled = table.iloc[np.concatenate([rows[k] for k in sample])]
+        values.append(resampled["score"].mean())
+    expected = np.percentile(values, [2.5, 97.5])
+    low, high = bootstrap_interval(table, MEAN, n_bootstrap=100, seed=3)
+    assert (low, high) == pytest.approx(expected, rel=1e-6)
+    assert mean_interval(table["score"], table["pid"], 100, seed=3) == (low, high)
+    assert bootstrap_interval(table, MEAN, n_bootstrap=100, seed=4) != (low, high)
+
+
+def test_zero_resamples_are_an_error(table):
+    with pytest.raises(ParameterError, match="n_bootstrap"):
+        bootstrap_interval(table, MEAN, n_bootstrap=0)
+
+
+# Masks from probability maps
+
+
+def blob(center, radius):
+    """A Gaussian bump of height 1, shape (64, 64)."""
+    rows, columns = np.mgrid[:64, :64]
+    squares = (rows - center) ** 2 + (columns - center) ** 2
+    return np.exp(-squares / radius**2).astype(np.float32)
+
+
+def test_faint_tumor_is_segmented_below_one_half():
+    faint = 0.3 * (blob(30, 8) > 0.4)
+    assert not masks.threshold_at_half(faint, 64).any()
+    assert np.array_equal(masks.threshold_by_expected_dice(faint, 64), faint > 0)
+    assert not masks.threshold_by_expected_dice(0 * faint, 64).any()
+
+
+def test_clear_tumor_keeps_its_shape_at_any_size():
+    mask = blob(30, 8) > 0.4
+    for threshold in (masks.threshold_at_half, masks.threshold_by_expected_dice):
+        assert np.array_equal(threshold(mask, 64), mask)
+        assert threshold(mask, 128).sum() == pytest.approx(4 * mask.sum(), rel=0.1)
+
+
+def test_no_other_threshold_has_a_higher_expected_dice():
+    probability = 0.8 * blob(25, 12) + 0.3 * blob(50, 6)
+    mask = masks.threshold_by_expected_dice(probability, 64)
+    score = masks.expected_dice(probability, mask)
+    for threshold in probability.flat:
+        assert masks.expected_dice(probability, probability >= threshold) <= score
+
+
+def test_masks_are_scored_at_native_size():
+    y_true = np.zeros((128, 128), bool)
+    y_true[40:80, 40:80] = True
+    index = pd.DataFrame({"spacing_mm": [1.0, 0.5]})
+    prepared = SimpleNamespace(index=index, native_mask={1: y_true}.get)
+    maps = 0.3 * y_true[None, ::2, ::2].astype(np.float32)
+    assert masks.score_masks(prepared, [1], maps)["dice"].tolist() == [0]
+    threshold = masks.threshold_by_expected_dice
+    scores = masks.score_masks(prepared, [1], maps, threshold).iloc[0]
+    assert scores["dice"] > 0.9 and scores["hd95_mm"] <= 1
+    assert scores["area_true"] == 1600

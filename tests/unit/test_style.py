@@ -7,7 +7,7 @@ from IPython.core.formatters import DisplayFormatter
 from jinja2 import UndefinedError
 
 from braintumor.core.templates import render
-from braintumor.plots.style import captioned, format_values
+from braintumor.plots.style import captioned
 
 
 @captioned
@@ -36,11 +36,6 @@ def test_format_follows_content_and_bytes_repeat(image, kind):
     html = display(plot(image))["text/html"]
     assert f'src="data:image/{kind};base64,' in html
     assert display(plot(image))["text/html"] == html
-
-
-def test_values_are_formatted_with_their_names():
-    values = {"glioma": 0.714, "meningioma": 0.93}
-    assert format_values(values) == "glioma (0.71), meningioma (0.93)"
 
 
 def test_values_are_escaped_and_required():

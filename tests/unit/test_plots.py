@@ -1,0 +1,101 @@
+"""Figures: what they show, and their captions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
+from braintumor.plots import classification, slices
+from braintumor.plots.curves import plot_learning_curves
+
+
+def predictions(y_true, y_pred):
+    """A predictions table with confidence 1, a patient per slice."""
+    probabilities = np.eye(3)[np.array(y_pred) - 1]
+    table = pd.DataFrame(probabilities, columns=PROBABILITY_COLUMNS)
+    return table.assign(y_true=y_true, pid=[str(n) for n in range(len(y_true))])
+
+
+def test_confusion_matrix_shows_counts_and_recall():
+    table = predictions([1, 1, 2, 2, 2, 2], [1, 2, 2, 2, 3, 2])
+    figure = classification.plot_confusion_matrix(table)
+    texts = [text.get_text() for text in figure.figure.axes[0].texts]
+    assert texts[:2] == ["1\n50.0%", "1\n50.0%"] and texts[8] == "0\n0.0%"
+    assert "66.7% of 6 slices" in figure.caption
+    assert "meningioma (50.0%), glioma (75.0%)." in figure.caption
+    assert "glioma ([0, 3, 1])" in figure.alt
+
+
+def test_reliability_shows_counts_and_intervals():
+    table = predictions([1, 1, 2, 2], [1, 2, 2, 2])
+    uniform = table.assign(prob_meningioma=0.4, prob_glioma=0.3, prob_pituitary=0.3)
+    figure = classification.plot_reliability({"raw": table, "uniform": uniform})
+    assert "raw (0.250)" in figure.caption and figure.figure.get_figwidth() <= 9
+    upper, lower = figure.figure.axes[0], figure.figure.axes[2]
+    assert [bar.get_height() for bar in lower.patches] == [4]
+    low, high = upper.collections[0].get_segments()[0][:, 1]
+    assert 0 <= low < 0.75 < high <= 1
+
+
+def test_score_strip_has_mean_and_median():
+    table = pd.DataFrame({"tumor": ["glioma", "meningioma"], "dice": [0.5, 0.9]})
+    figure = classification.plot_score_strip(table, "dice", "Dice")
+    assert "glioma (0.50)" in figure.caption and "glioma (0.50)" in figure.alt
+
+
+@pytest.fixture
+def history():
+    columns = {"epoch": [1, 2, 3], "loss": [3, 2, 1.0], "val_loss": [3, 1.5, 2.5]}
+    return pd.DataFrame(columns).assign(accuracy=0.5, val_accuracy=[0.2, 0.4, 0.6])
+
+
+@pytest.mark.parametrize(("monitor", "epoch"), [("val_loss", 2), ("val_accuracy", 3)])
+def test_caption_has_the_kept_epoch(history, monitor, epoch):
+    plot = plot_learning_curves(history, {"loss": "cross-entropy"}, monitor)
+    assert f"{monitor}: {epoch} of 3" in plot.caption
+    assert plot.figure.axes[0].lines[-1].get_xdata() == [epoch]
+
+
+def test_curves_of_folds_stay_within_the_page(history):
+    other = history.assign(val_loss=[1.0, 2.0, 3.0])
+    both = pd.concat([history.assign(fold=1), other.assign(fold=2)], ignore_index=True)
+    titles = {"loss": "cross-entropy", "accuracy": "accuracy by slice"}
+    plot = plot_learning_curves(both, titles)
+    assert "val_loss: 2, 1 of 3" in plot.caption
+    assert "cross-entropy (1.250)" in plot.caption
+    assert len(plot.figure.axes[0].lines) == 5 and plot.figure.get_figwidth() <= 9
+
+
+@pytest.fixture
+def masks():
+    """A true and a predicted mask: 2 pixels in both, 1 added, 2 missed."""
+    y_true, y_pred = np.zeros((2, 8, 8), bool)
+    y_true[2, 2:6] = True
+    y_pred[2, 4:7] = True
+    return y_true, y_pred
+
+
+def test_grid_stays_within_the_page():
+    figure = slices.plot_slice_grid(np.zeros((7, 8, 8)), ["a"] * 7, columns=5)
+    assert figure.figure.get_figwidth() <= 9
+    assert sum(bool(ax.images) for ax in figure.figure.axes) == 7
+
+
+def test_grid_outlines_masks_and_borders(masks):
+    images, titles = np.zeros((2, 8, 8)), ["first", "second"]
+    outlined = slices.plot_slice_grid(images, titles, masks=[masks[0], None])
+    assert [len(ax.collections) for ax in outlined.figure.axes[:2]] == [1, 0]
+    border = np.array([[1, 1], [5, 1], [5, 5.0]])
+    bordered = slices.plot_slice_grid(images, titles, borders=[border] * 2)
+    assert [len(ax.patches) for ax in bordered.figure.axes[:2]] == [1, 1]
+    assert "outlined" in bordered.caption and "first; second" in bordered.alt
+
+
+def test_differences_show_overlap_and_errors(masks):
+    y_true, y_pred = masks
+    figure = slices.plot_mask_differences([y_true], [y_true * 1], [y_pred], ["a"])
+    layers = [image.get_array() for image in figure.figure.axes[0].images[1:]]
+    assert [int((layer[..., 3] > 0).sum()) for layer in layers] == [2, 1, 2]
+    for layer, color in zip(layers, slices.DIFFERENCE_COLORS.values(), strict=True):
+        assert tuple(layer.max(axis=(0, 1))) == slices.to_rgba(color, 0.65)
+    assert "0.57" in figure.caption
