@@ -17,7 +17,7 @@ N_THUMBNAILS = 20  # per page of the gallery
 MAX_DISPLAY_SIZE = 1024  # pixels per side of an image on the page
 PHANTOM_NOTE = (
     "These patients are synthetic. The networks were trained on real slices: "
-    "predictions on synthetic slices say nothing about patients."
+    "predictions on synthetic slices do not apply to patients."
 )
 FOLDER = FileSystemLoader(Path(__file__).with_name("templates"))
 ENVIRONMENT = Environment(

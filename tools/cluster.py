@@ -72,9 +72,9 @@ def compare_tables(first, second):
         paths = [path for path in run.rglob("*") if path.name in TABLES]
         return {path.relative_to(run): path.read_bytes() for path in paths}
 
-    tables, others = read_tables(first), read_tables(second)
-    names = tables.keys() | others.keys()
-    return len(names), sum(tables.get(name) == others.get(name) for name in names)
+    tables = [read_tables(run) for run in (first, second)]
+    names = tables[0].keys() | tables[1].keys()
+    return len(names), sum(tables[0].get(n) == tables[1].get(n) for n in names)
 
 
 def main():

@@ -45,12 +45,12 @@ def gradcam_localization(predictions):
     """
     maps = [resize_map(p.gradcam, 128) for p in predictions]
     masks = [resize_map(p.image.mask, 128) for p in predictions]
-    others = [maps[n - len(maps) // 2] for n in range(len(maps))]
+    shifted_maps = [maps[n - len(maps) // 2] for n in range(len(maps))]
     rows = []
-    for gradcam, other, mask in zip(maps, others, masks, strict=True):
+    for gradcam, shifted, mask in zip(maps, shifted_maps, masks, strict=True):
         inside, chance = (
             (values * mask).sum() / max(values.sum(), 1e-9)
-            for values in (gradcam, other)
+            for values in (gradcam, shifted)
         )
         rows.append((inside, chance, mask.flat[gradcam.argmax()] >= 0.5))
     names = ["gradcam_inside", "gradcam_inside_chance", "gradcam_peak_inside"]

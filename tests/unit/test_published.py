@@ -1,4 +1,4 @@
-"""The published results: complete, consistent, and split as their protocol says."""
+"""The published results: complete, consistent, and split as their protocol requires."""
 
 import json
 

@@ -71,7 +71,7 @@ def test_metrics_lab_compares_the_coverage_of_intervals(execute):
 
 def test_own_run_is_evaluated_and_its_scores_are_saved(execute, run, phantom_folder):
     given = {"run": str(run), "data": str(phantom_folder), "n_bootstrap": 20}
-    given |= {"others": [f"{run}/../{run.name}"], "save_scores": True}
+    given |= {"compared_runs": [f"{run}/../{run.name}"], "save_scores": True}
     assert re.search("plane +(axial|coronal)", execute("05_evaluate", **given)[1])
     assert "mean Dice" in json.loads((run / "scores.json").read_text())["segment"]
 

@@ -94,9 +94,9 @@ def make_split(index, protocol, fold, seed=0, validation=0.15):
 
 def audit_leakage(index, split):
     """Count patients and families in both the test part and another part."""
-    others = index.iloc[np.concatenate([split.train, split.validation])]
+    rest = index.iloc[np.concatenate([split.train, split.validation])]
     test = index[["pid", "family"]].iloc[split.test]
-    is_shared = test.apply(lambda column: column.isin(others[column.name]))
+    is_shared = test.apply(lambda column: column.isin(rest[column.name]))
     columns = dict(n_shared=test[is_shared].nunique(), n_test_slices=is_shared.sum())
     table = pd.DataFrame(columns | dict(test_fraction=is_shared.mean()))
     return table.rename_axis("group")

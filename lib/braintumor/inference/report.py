@@ -112,7 +112,7 @@ def write_report(prediction, directory, stem):
 
 
 def unique_stems(paths):
-    """Return {path: file name}; equal names get a number, long names are cut."""
+    """Return {path: file name}; equal names get a number, long names are shortened."""
     stems = {}
     for path in paths:
         name = os.fsencode(path.name)[:180].decode(errors="ignore")  # of 255 bytes
