@@ -79,7 +79,7 @@ def to_gray(image):
 
 
 def read_raster(path, page=None):
-    """Read pixels, spacing_mm (None) and is_color of an image turned by its EXIF tag."""
+    """Read pixels, spacing_mm (None) and is_color of an image, turned as by EXIF."""
     with file_errors(path), memory_map(path) as content:
         image = PIL.Image.open(content, formats=FORMATS)
         n_pages = _count_pages(image) if image.format == "TIFF" else 1
