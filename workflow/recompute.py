@@ -61,6 +61,13 @@ def compute_scores(truth, classified, segmented):
     patient_true = np.array([y_true[pid == p][0] for p in patients])
     recalls = [(patient_pred[patient_true == c] == c).mean() for c in (1, 2, 3)]
 
+    # the source that holds all classes: identifiers of digits
+    digits = np.array([not p.startswith("MR") for p in pid])
+    by_class = [correct[digits & (y_true == c)].mean() for c in (1, 2, 3)]
+    is_digits = np.array([not p.startswith("MR") for p in patients])
+    chosen = [is_digits & (patient_true == c) for c in (1, 2, 3)]
+    by_patient = [(patient_pred[rows] == c).mean() for c, rows in enumerate(chosen, 1)]
+
     dice = masks["dice"].to_numpy()
     areas = truth["area"].to_numpy() + masks["area_pred"].to_numpy()
     overlap = np.round(dice * areas / 2)
@@ -69,6 +76,8 @@ def compute_scores(truth, classified, segmented):
             "accuracy by slice": correct.mean(),
             "accuracy by patient": (patient_pred == patient_true).mean(),
             "balanced accuracy by patient": np.mean(recalls),
+            "single-source balanced accuracy by slice": np.mean(by_class),
+            "single-source balanced accuracy by patient": np.mean(by_patient),
             "expected calibration error": calibration_error(confidence, correct),
         },
         "segment": {
@@ -87,20 +96,22 @@ def main(data, run="results/published/full"):
     """Print each score, recomputed and published; returns a list of disagreements."""
     run, problems, tables = Path(run), [], {}
     truth = read_dataset(data)
-    columns = ["file", "y_true", "pid", "fold"]
+    published = json.loads((run / "scores.json").read_text())
+    columns = ["file", "y_true", "pid"]
+    if published["made_from"]["classify"]["protocol"] == "official":
+        columns.append("fold")  # of cvind.mat; other protocols have their own
     for task in ("classify", "segment"):
         paths = sorted((run / task).glob("fold-*/predictions.csv"))
         tables[task] = pd.concat([pd.read_csv(p, dtype={"pid": str}) for p in paths])
         found = tables[task].sort_values("file", ignore_index=True)[columns]
         if not found.equals(truth[columns].astype(found.dtypes)):
             problems.append(f"{task}: slices, classes, patients or folds differ")
-    published = json.loads((run / "scores.json").read_text())
     print(f"{data}: {len(truth)} slices of {truth['pid'].nunique()} patients")
     scores = compute_scores(truth, tables["classify"], tables["segment"])
     for task, values in scores.items():
         for name, value in values.items():
             reference = published[task][name]["value"]
-            print(f"{name:30} {value:.4f}   published {reference:.4f}")
+            print(f"{name:42} {value:.4f}   published {reference:.4f}")
             if abs(value - reference) >= 5e-5:
                 problems.append(f"{task}: {name} is {value:.6f} here")
     return problems

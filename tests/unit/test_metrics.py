@@ -83,6 +83,12 @@ def test_patient_metrics_are_of_mean_probabilities():
     assert metrics.by_patient(metrics.accuracy)(TABLE) == 1
 
 
+def test_single_source_leaves_out_the_source_of_gliomas():
+    table = predictions(("1", 1, 1, 0, 0), ("2", 2, 1, 0, 0), ("MR000001", 2, 0, 1, 0))
+    assert metrics.in_single_source(metrics.balanced_accuracy)(table) == 0.5
+    assert metrics.balanced_accuracy(table) == 0.75
+
+
 @pytest.mark.parametrize("rows", [slice(None), slice(4), slice(1, 2)])
 def test_metrics_of_classes_agree_with_sklearn(rows):
     table = TABLE.iloc[rows]
@@ -138,7 +144,8 @@ def test_tumor_sizes_are_ordered_thirds():
 def test_weights_count_repeated_rows(name, n_rows):
     rng = np.random.default_rng(n_rows)
     table = pd.DataFrame(rng.dirichlet([1, 1, 1], n_rows), columns=PROBABILITY_COLUMNS)
-    table = table.assign(pid=range(n_rows), fold=1, y_true=rng.integers(1, 4, n_rows))
+    pids = [f"{n:04}" for n in range(4 * n_rows)]
+    table = table.assign(pid=pids[:n_rows], y_true=rng.integers(1, 4, n_rows))
     table[["dice", "iou", "hd95_mm"]] = rng.random((n_rows, 3)).round(1)
     table[["area_true", "area_pred"]] = rng.integers(0, 9, (n_rows, 2))
     weights = rng.integers(0, 4, (3, n_rows)).astype(np.float32)
@@ -146,7 +153,7 @@ def test_weights_count_repeated_rows(name, n_rows):
     for row in weights.astype(int):
         repeated = table.loc[table.index.repeat(row)].reset_index(drop=True)
         if "by patient" in name:  # each copy is a patient
-            repeated["pid"] = range(len(repeated))
+            repeated["pid"] = pids[: len(repeated)]
         expected.append(METRICS[name](repeated))
     assert METRICS[name](table, weights) == pytest.approx(expected, rel=1e-5)
 

@@ -12,6 +12,8 @@ import pandas as pd
 from scipy.ndimage import binary_erosion
 from scipy.spatial import KDTree
 
+from braintumor.data.splits import patient_source
+
 PROBABILITY_COLUMNS = ["prob_meningioma", "prob_glioma", "prob_pituitary"]
 SMALLEST_PROBABILITY = 1e-6  # tables have six digits
 
@@ -172,6 +174,17 @@ def by_patient(metric):
         return metric(average_by_patient(table), weights[:, first_rows])
 
     return patient_metric
+
+
+def in_single_source(metric):
+    """Return the metric of the rows from the source "digits", which has all classes."""
+
+    @_metric
+    def source_metric(table, weights):
+        rows = table["pid"].map(patient_source).eq("digits").to_numpy()
+        return metric(table[rows], weights[:, rows])
+
+    return source_metric
 
 
 def bin_confidence(table, n_bins=15):

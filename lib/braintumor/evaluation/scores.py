@@ -20,6 +20,12 @@ CLASSIFICATION_METRICS = {
     "macro F1 by slice": metrics.macro_f1,
     "accuracy by patient": metrics.by_patient(metrics.accuracy),
     "balanced accuracy by patient": BALANCED_ACCURACY,
+    "single-source balanced accuracy by slice": metrics.in_single_source(
+        metrics.balanced_accuracy
+    ),
+    "single-source balanced accuracy by patient": metrics.in_single_source(
+        BALANCED_ACCURACY
+    ),
     "expected calibration error": metrics.calibration_error,
     "accuracy by slice, most confident 90%": metrics.confident_accuracy,
 }

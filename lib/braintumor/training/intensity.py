@@ -10,22 +10,14 @@ def random_intensity(images, seed, epoch, step):
     """Change the intensities of slices as scanners, coils and exports differ.
 
     Each change happens to a slice with a probability of its own: lower resolution,
-    sharpening, gamma, contrast, a bias field, noise, and noise in the air.
-
-    Parameters
-    ----------
-    images : (n, side, side, 1) float32 in [0, 1]
-    seed, epoch, step : int
-        The changes depend on these alone.
-
-    Returns
-    -------
-    (n, side, side, 1) float32 in [0, 1]
+    sharpening, gamma, contrast, a bias field, noise, and noise in the air. `images` are
+    (n, side, side, 1) float32 in [0, 1]; (seed, epoch, step) decide the changes.
     """
     # the last number tells this stream from those of order and affine maps
     rng = np.random.default_rng([seed, epoch, step, 2])
     x = _lower_resolution(images, rng)
-    x = x + _sample(rng, x, 0.3, 0.2, 1.5) * (x - _smooth(x))
+    smooth = ops.convert_to_numpy(ops.average_pool(x, 3, 1, "same"))
+    x = x + _sample(rng, x, 0.3, 0.2, 1.5) * (x - smooth)
     x = np.clip(x, 0, 1) ** np.exp(_sample(rng, x, 0.7, -0.6, 0.6))
     x = x * np.exp(_sample(rng, x, 0.5, -0.4, 0.4)) + _sample(rng, x, 0.3, -0.05, 0.05)
     x = x * np.exp(_sample(rng, x, 0.5, 0.1, 0.6) * _bias_field(x, rng))
@@ -51,11 +43,6 @@ def _lower_resolution(images, rng):
             small = ops.image.resize(x[rows], (side // factor,) * 2, antialias=True)
             x[rows] = ops.convert_to_numpy(ops.image.resize(small, (side, side)))
     return x
-
-
-def _smooth(images):
-    """Average over 3 x 3 pixels."""
-    return ops.convert_to_numpy(ops.average_pool(images, 3, 1, "same"))
 
 
 def _bias_field(images, rng):
