@@ -20,6 +20,8 @@ from braintumor.core.files import ROOT
 FORMATS = {
     "accuracy by slice": "{:.1%}",
     "accuracy by patient": "{:.1%}",
+    "single-source balanced accuracy by slice": "{:.1%}",
+    "single-source balanced accuracy by patient": "{:.1%}",
     "expected calibration error": "{:.3f}",
     "calibration error with temperature": "{:.3f}",
     "mean Dice": "{:.2f}",
