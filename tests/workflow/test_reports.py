@@ -20,7 +20,7 @@ from braintumor.plots.style import CaptionedFigure
 
 REPORTS = sorted(path.stem for path in (ROOT / "notebooks" / "report").glob("*.ipynb"))
 FIGURES = dict(background=3, failures=2, leakage=2, results=1)  # their numbers
-FIGURES |= dict(saliency_ood=3, scaling=1)
+FIGURES |= dict(saliency_ood=3, scaling=1, source_shift=1)
 
 
 @pytest.fixture
@@ -82,6 +82,7 @@ def test_unknown_parameter_is_refused(run_report, name):
         ("results", {"ablations": "results/no-such-run"}),
         ("saliency_ood", {"run": "results/no-such-run"}),
         ("scaling", {"run": "results/no-such-run"}),
+        ("source_shift", {"results": "results/no-such-run"}),
         ("testing", {"results": "results/no-such-run"}),
     ],
 )
