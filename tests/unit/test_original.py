@@ -37,11 +37,6 @@ def test_parameter_counts_are_the_published_ones():
     assert build_unet(64, filters=64).count_params() == 31_030_593
 
 
-def test_unknown_activation_is_an_error():
-    with pytest.raises(ValueError, match="last_block"):
-        build_cnn(64, last_block="elu")
-
-
 @pytest.mark.parametrize("image_size", [64, 80])
 def test_unet_predicts_a_probability_per_pixel(image_size):
     images = np.random.default_rng(0).random((2, image_size, image_size, 1))

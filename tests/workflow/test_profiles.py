@@ -55,10 +55,7 @@ def test_committed_profile_fits_the_schema(name):
 def test_profile_outside_the_schema_is_refused(changes, name):
     with pytest.raises(WorkflowError, match=name):
         check_schema(read_config("quick") | changes)
-
-
-def test_profile_without_a_section_is_refused():
-    with pytest.raises(WorkflowError):
+    with pytest.raises(WorkflowError):  # without a section
         check_schema({"seed": 1})
 
 
