@@ -12,18 +12,28 @@ from braintumor.training.intensity import random_intensity
 
 
 def training_batches(
-    images, targets, batch_size, seed, augmentation=None, first_epoch=0, intensity=False
+    images,
+    targets,
+    batch_size,
+    seed,
+    augmentation=None,
+    first_epoch=0,
+    intensity=False,
+    weights=None,
 ):
     """Yield batches (x, y) without end; x is in [0, 1], y as from `format_targets`.
 
     Order and augmentation depend on (seed, epoch, step) alone, so a stopped and
     continued training sees the same batches as an undisturbed one. `images` are (n,
     side, side) uint8; targets are labels (n,) from 0, masks (n, side, side), or a dict
-    of both. `augmentation` has settings of `random_affine`, or is None.
+    of both. `augmentation` has settings of `random_affine`, or is None. With `weights`
+    (n,), which sum to 1, an epoch is a sample with replacement.
     """
+    n = len(images)
     for epoch in itertools.count(first_epoch):
-        order = np.random.default_rng([seed, epoch]).permutation(len(images))
-        for step in range(steps_per_epoch(len(images), batch_size)):
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(n) if weights is None else rng.choice(n, n, p=weights)
+        for step in range(steps_per_epoch(n, batch_size)):
             rows = order[step * batch_size : (step + 1) * batch_size]
             x, y = to_network_input(images[rows]), format_targets(targets, rows)
             if augmentation is not None:
