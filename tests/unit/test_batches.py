@@ -64,6 +64,12 @@ def test_every_row_comes_once_per_epoch_in_a_new_order(images):
     assert len({tuple(epoch) for epoch in epochs} | {tuple(range(N))}) == 4
 
 
+def test_rows_come_as_often_as_their_weights(images):
+    weights = np.eye(N)[3] * 0.7 + np.eye(N)[5] * 0.3
+    rows = find_rows(take(images, LABELS, 50, weights=weights))
+    assert set(rows) == {3, 5} and 0.6 < np.mean(np.array(rows) == 3) < 0.8
+
+
 def test_augmentation_differs_within_a_batch_and_between_epochs(images):
     same_image = np.broadcast_to(images[0], (4, SIDE, SIDE))
     batches = islice(training_batches(same_image, LABELS[:4], 4, 0, {}), 3)

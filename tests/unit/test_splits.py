@@ -1,5 +1,7 @@
 """No patient is in two parts, unless the protocol is known to allow it."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from braintumor.data.splits import (
     Split,
     assign_folds,
     audit_leakage,
+    balanced_weights,
     make_split,
     patient_family,
     patient_source,
@@ -74,6 +77,25 @@ def test_source_protocol_trains_without_one_source(index):
     sources = [set(map(patient_source, v)) for v in values(index, split, "pid")]
     assert sources == [{"digits"}, {"digits"}, {"digits", "MR"}]
     assert values(index, split, "label") == [{1, 2, 3}] * 3
+
+
+@pytest.mark.parametrize("protocol", ["official", "family", "slice", "source"])
+def test_two_shifts_leave_out_each_pair_of_folds_once(index, protocol):
+    folds, pairs = assign_folds(index, protocol), []
+    for shift, fold in product((1, 2), FOLDS):
+        split = make_split(index, protocol, fold, shift=shift)
+        (validated,) = set(folds[split.validation])
+        pairs.append({fold, int(validated)})
+        assert set(folds[split.train]) == set(FOLDS) - pairs[-1]
+    assert len(pairs) == 10 == len(set(map(frozenset, pairs)))
+
+
+def test_each_class_of_each_source_weighs_the_same(index):
+    weights = balanced_weights(index)
+    groups = [index["label"], index["pid"].map(patient_source)]
+    assert pd.Series(weights).groupby(groups).sum().tolist() == pytest.approx(
+        [0.25] * 4
+    )
 
 
 def test_audit_of_a_split_counted_by_hand():

@@ -72,8 +72,17 @@ def assign_folds(index, protocol, seed=0):
     return folds
 
 
-def make_split(index, protocol, fold, seed=0, validation=0.15):
-    """Split an index for testing on one fold; a shared group raises LeakageError."""
+def validation_fold(fold, shift):
+    """Return the fold that follows `fold` at a distance of `shift`, 1 after 5."""
+    return (fold + shift - 1) % len(FOLDS) + 1
+
+
+def make_split(index, protocol, fold, seed=0, validation=0.15, shift=0):
+    """Split an index for testing on one fold; a shared group raises LeakageError.
+
+    The validation part is a share of the patients in the other folds, or with `shift`
+    a whole fold, `validation_fold`.
+    """
     from sklearn.model_selection import train_test_split
 
     folds = assign_folds(index, protocol, seed)
@@ -84,15 +93,19 @@ def make_split(index, protocol, fold, seed=0, validation=0.15):
         is_trained &= index["pid"].map(patient_source).ne("MR").to_numpy()
     test, rest = np.flatnonzero(folds == fold), np.flatnonzero(is_trained)
     table, column = index.iloc[rest], GROUP_COLUMNS[protocol]
+    shared = set(table[column]) & set(index[column].iloc[test]) if column else ()
+    if shared:
+        problem = f"got {', '.join(sorted(shared)[:5])} in fold {fold} and another"
+        expected = f"every {column} in one fold. Correct the folds"
+        raise LeakageError(f"{protocol} folds: {problem}, expected {expected}.")
+    if shift:
+        is_validation = folds[rest] == validation_fold(fold, shift)
+        return Split(rest[~is_validation], rest[is_validation], test)
     if column is None:
         train, validation = train_test_split(
             rest, test_size=validation, stratify=table["label"], random_state=seed
         )
         return Split(np.sort(train), np.sort(validation), test)
-    if shared := sorted(set(table[column]) & set(index[column].iloc[test])):
-        problem = f"got {', '.join(shared[:5])} in fold {fold} and another"
-        expected = f"every {column} in one fold. Correct the folds"
-        raise LeakageError(f"{protocol} folds: {problem}, expected {expected}.")
     n_rarest = table.groupby("label")[column].nunique().min()
     n_parts = max(2, min(round(1 / validation), n_rarest))  # fewer in a small set
     train, validation = next(_split_rows(table, column, n_parts, seed))

@@ -14,7 +14,7 @@ def plot_learning_curves(history, titles, monitor="val_loss"):
     """
     history = history.assign(fold=history.get("fold", 1)).reset_index(drop=True)
     folds = history.groupby("fold")
-    best = "idxmax" if monitor.endswith("accuracy") else "idxmin"
+    best = "idxmax" if monitor.endswith(("accuracy", "epoch")) else "idxmin"
     kept = history.loc[folds[monitor].agg(best)]
     size = (min(4.5 * len(titles), MAX_WIDTH), 3.5)
     figure, axes = plt.subplots(1, len(titles), figsize=size, squeeze=False)

@@ -52,7 +52,8 @@ def fit(
     batches : callable(epoch), returns an endless generator of (x, y)
     steps : int, batches per epoch
     validation_data : (x, y)
-    monitor : str, lowest in the best epoch, or highest if it is an accuracy
+    monitor : str, lowest in the best epoch, or highest if it is an accuracy; "epoch":
+        the last epoch is the best
     plateau : dict, settings of Keras' ReduceLROnPlateau
     """
     if epochs < 1:
@@ -90,7 +91,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
     def __init__(self, directory, monitor):
         super().__init__()
         self.directory, self.monitor = directory, monitor
-        self.sign = -1 if monitor.endswith("accuracy") else 1
+        self.sign = -1 if monitor.endswith(("accuracy", "epoch")) else 1
         path = directory / "history.csv"
         self.history = pd.read_csv(path).to_dict("records") if path.exists() else []
 
@@ -114,17 +115,17 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.started
+        row = {"epoch": epoch + 1, **logs, "seconds": round(seconds, 2)}
         for name in ("loss", self.monitor):
-            if not math.isfinite(logs[name]):
-                problem = f"got {logs[name]} in epoch {epoch + 1}, expected finite loss"
+            if not math.isfinite(row[name]):
+                problem = f"got {row[name]} in epoch {epoch + 1}, expected finite loss"
                 raise FloatingPointError(f"{name}: {problem}. Lower learning_rate.")
         with atomic_write(self.path(epoch + 1)) as path:
             self.model.save_weights(path)
-        score = self.sign * logs[self.monitor]
-        if all(score < self.sign * row[self.monitor] for row in self.history):
+        score = self.sign * row[self.monitor]
+        if all(score < self.sign * past[self.monitor] for past in self.history):
             with atomic_write(self.directory / "best.weights.h5") as path:
                 shutil.copyfile(self.path(epoch + 1), path)
-        row = {"epoch": epoch + 1, **logs, "seconds": round(seconds, 2)}
         self.history.append(row)
         with atomic_write(self.directory / "history.csv") as path:
             pd.DataFrame(self.history).to_csv(path, index=False)
