@@ -18,9 +18,13 @@ import traitlets
 from braintumor.core.errors import AmbiguousSliceError, DatasetError
 from braintumor.data.labels import LABELS
 from braintumor.data.prepared import open_data, read_slice_by_number
-from braintumor.data.splits import FOLDS
 from braintumor.inference import report
 from braintumor.inference.formats import InputImage, read_image
+from braintumor.inference.predictor import (
+    Predictor,
+    find_networks,
+    load_held_out_folds,
+)
 
 MAX_UPLOAD_MB = 200  # a volume of 512 x 512 x 380 voxels of 16 bits
 THUMBNAIL_SIZE = 128  # pixels per side, as in notebook 01_explore
@@ -151,7 +155,7 @@ class App(anywidget.AnyWidget):
     def _load(self):
         """Load the ensemble, so that the first prediction does not wait for it."""
         try:
-            load_predictor(FOLDS)
+            load_predictor(None)
         except DatasetError as error:
             self._show_error(f"The networks cannot be loaded. {error}")
         except Exception as error:
@@ -172,7 +176,7 @@ class App(anywidget.AnyWidget):
         prediction, problem = None, ""
         try:
             image = read()
-            prediction = load_predictor(select_folds(image)).predict(image)
+            prediction = load_predictor(select_fold(image)).predict(image)
             html = pages.render_prediction(prediction, note)
         except DatasetError as error:
             problem = str(error)
@@ -192,22 +196,14 @@ class App(anywidget.AnyWidget):
 
 
 @cache
-def load_predictor(folds):
-    """Load the networks of some folds; their first, slow prediction is made here."""
-    # imported late: TensorFlow takes seconds, and the page should be there before
-    from braintumor.inference.predictor import Predictor
-
-    predictor = Predictor(folds)
-    predictor.predict(InputImage("warm-up", np.add.outer(*[np.arange(256)] * 2)))
-    return predictor
+def load_predictor(fold):
+    """Load the networks that held out a fold, or all."""
+    return Predictor(find_networks(fold))
 
 
-def select_folds(image):
-    """Return the held-out fold of the image's patient, or all folds if unknown."""
-    from braintumor.inference.predictor import load_held_out_folds
-
-    fold = load_held_out_folds().get(image.patient)
-    return FOLDS if fold is None else (fold,)
+def select_fold(image):
+    """Return the held-out fold of the image's patient, or None if unknown."""
+    return load_held_out_folds().get(image.patient)
 
 
 def read_upload(name, content, slice_number=None):

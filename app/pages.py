@@ -7,11 +7,10 @@ import PIL.Image
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader
 from skimage.measure import approximate_polygon, find_contours
 
-from braintumor.data.labels import DATA_KINDS, LABELS, PLANES
+from braintumor.data.labels import CLASS_COLORS, DATA_KINDS, LABELS, PLANES
 from braintumor.data.preprocessing import MAX_SIDE
 from braintumor.evaluation.metrics import compute_dice
 from braintumor.inference import report
-from braintumor.plots.style import CLASS_COLORS
 
 N_THUMBNAILS = 20  # per page of the gallery
 MAX_DISPLAY_SIZE = 1024  # pixels per side of an image on the page

@@ -68,13 +68,13 @@ def change_row(folder, number, **values):
 def make_prediction(image, **changes):
     """Predict glioma with a rectangular mask, without a network."""
     from braintumor.inference.ood import OOD_SCORES
-    from braintumor.inference.predictor import Prediction  # TensorFlow starts slowly
+    from braintumor.inference.predictor import Prediction
 
     mask = np.zeros(image.pixels.shape, bool)
     mask[4:10, 5:12] = True
     values = {
         "image": image,
-        "model_folds": (1, 2, 3, 4, 5),
+        "networks": ("without-1", "without-2"),
         "probabilities": np.array([0.1, 0.7, 0.2], np.float32),
         "probability_std": np.array([0.01, 0.02, 0.03], np.float32),
         "mask": mask,

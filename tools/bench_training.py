@@ -14,7 +14,7 @@ from braintumor.data.prepared import open_data
 from braintumor.data.preprocessing import to_network_input
 from braintumor.data.splits import make_split
 from braintumor.evaluation.metrics import compute_dice
-from braintumor.models.head_crop import build_head_crop
+from braintumor.models.head_crop import crop_head
 from braintumor.models.joint import build_joint, per_slice_loss
 from braintumor.models.original import build_cnn, build_unet
 from braintumor.training.batches import steps_per_epoch, training_batches
@@ -29,8 +29,7 @@ def build_training(
 ):
     """Build a network of lab 4 with fold 1 of the data: model, batches, validation."""
     prepared = open_data(data, 256)
-    crop = build_head_crop(256, IMAGE_SIZE)
-    images, masks = crop.predict([prepared.images, prepared.masks], verbose=0)
+    images, masks = crop_head(prepared.images, prepared.masks, IMAGE_SIZE)
     split = make_split(prepared.index, "official", 1)
     targets = {"classify": prepared.index["label"].to_numpy() - 1, "segment": masks}
     keras.utils.set_random_seed(1)

@@ -25,9 +25,9 @@ from braintumor.data.prepared import open_data, resolve_data
 from braintumor.data.preprocessing import preprocess_slice, to_network_input
 from braintumor.data.splits import FOLDS, make_split, patient_source
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
-from braintumor.inference.predictor import load_network
+from braintumor.inference.predictor import Ensemble, find_networks
 from braintumor.models.compact import build_compact
-from braintumor.models.head_crop import build_head_crop
+from braintumor.models.tta import predict_views
 from braintumor.training.batches import steps_per_epoch, training_batches
 from braintumor.training.loop import configure_backend
 from braintumor.training.provenance import collect_environment
@@ -99,13 +99,12 @@ def predict_blanked(index, images):
     return outputs
 
 
-def extract_features(images, masks, path):
-    """Compute the pooled features of slices by one network: (n, n_features)."""
-    network = load_network(path)
-    pooled = keras.Model(network.input, network.get_layer("pooled_features").output)
-    crop = build_head_crop(images.shape[1], network.input_shape[1])
-    heads, _ = crop.predict([images, masks], verbose=0)
-    return pooled.predict(to_network_input(heads), verbose=0)
+def extract_features(images, fold):
+    """Compute the features of slices by networks that held out a fold: (n, any)."""
+    ensemble = Ensemble(find_networks(fold))
+    x = images / np.float32(255)
+    outputs = predict_views(ensemble, x, ensemble.crop_size, zooms=(1.0,))
+    return outputs["features"][:, 0].reshape(len(images), -1)
 
 
 def probe_sources(index, features, rows):
@@ -149,10 +148,9 @@ def main(data):
     )
 
     def network_features(fold):
-        features = np.zeros((len(index), 256), np.float32)
-        images, masks = prepared.images[is_glioma], prepared.masks[is_glioma]
-        path = ROOT / "models" / f"fold-{fold}.keras"
-        features[is_glioma] = extract_features(images, masks, path)
+        extracted = extract_features(prepared.images[is_glioma], fold)
+        features = np.zeros((len(index), extracted.shape[1]), np.float32)
+        features[is_glioma] = extracted
         return features
 
     table["probe_features"] = probe_sources(index, network_features, is_glioma)

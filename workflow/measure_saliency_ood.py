@@ -28,10 +28,9 @@ from braintumor.data.prepared import open_data, resolve_data
 from braintumor.evaluation.metrics import compute_dice
 from braintumor.evaluation.scores import load_predictions
 from braintumor.inference.formats import InputImage, read_image
-from braintumor.inference.predictor import Predictor
+from braintumor.inference.predictor import PUBLISHED, Predictor, find_networks
 from braintumor.training.provenance import collect_environment
 
-RUN = "results/published/full"
 TABLES = ("slices", "ood_images", "inpainting")
 N_PER_FOLD = 20  # slices from which OOD images are made
 SEED = 1
@@ -110,7 +109,7 @@ def measure_folds(paths, table, models):
     """Measure the network of each fold; returns {name of a table: table}."""
     rng, parts = np.random.default_rng(SEED), {name: [] for name in TABLES}
     for fold, rows in tqdm(table.groupby("fold"), unit=" folds"):
-        predictor = Predictor((fold,), models)
+        predictor = Predictor(find_networks(fold, models))
         parts["slices"].append(measure_slices(predictor, paths, rows))
         files = rng.choice(rows["file"], min(N_PER_FOLD, len(rows)), replace=False)
         images = [read_image(paths[file]) for file in files]
@@ -123,7 +122,7 @@ def measure_folds(paths, table, models):
     return tables | {"slices": tables["slices"].sort_values("file")}
 
 
-def measure(data, out=f"{RUN}/saliency_ood", run=RUN, models="models"):
+def measure(data, out=f"{PUBLISHED}/saliency_ood", run=PUBLISHED, models="models"):
     """Measure the networks of all folds and write the tables and run.json."""
     began = time.perf_counter()
     table, records = load_predictions(run, "classify")
@@ -138,12 +137,11 @@ def measure(data, out=f"{RUN}/saliency_ood", run=RUN, models="models"):
     for name, measured in measure_folds(paths, table, models).items():
         with atomic_write(ROOT / out / f"{name}.csv") as path:
             measured.to_csv(path, index=False, float_format="%.4f")
-    names = [f"fold-{fold}" for fold in sorted(set(table["fold"]))]
     record = {
         "notebook": "workflow/measure_saliency_ood.py",
         "parameters": {"data": info["kind"], "n_per_fold": N_PER_FOLD, "seed": SEED},
         "data": info,
-        "networks": {n: sha256(ROOT / models / f"{n}.keras") for n in names},
+        "networks": {p.stem: sha256(p) for p in find_networks(None, models)},
         "seconds": round(time.perf_counter() - began, 1),
         "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}",
     }

@@ -4,36 +4,40 @@
     python workflow/publish.py RUN NAME --data DATA   networks and OOD references too
 
 RUN is a folder such as results/full-figshare; its tables go to results/published/NAME,
-which report pages read. A published network is a .keras file that Keras loads; only the
-type in which its weights are stored changes. Lab 4 rounds the weights to float16 before
-it evaluates them, so nothing is lost.
+which report pages read. A published network is an ONNX file; its weights are stored in
+float16. Lab 4 rounds them so before it evaluates them, so nothing is lost.
 """
 
 import argparse
-import io
 import json
 import shutil
-import zipfile
 from pathlib import Path
 
-import h5py
 import jinja2
 import keras
 import numpy as np
 import pandas as pd
+from export_onnx import export_onnx
+from onnxruntime import InferenceSession
 from ood_reference import fit_ood_reference
 
 from braintumor.core.files import ROOT, atomic_write, sha256
 from braintumor.data.labels import LABELS
 from braintumor.data.prepared import open_data
-from braintumor.data.preprocessing import to_network_input
-from braintumor.data.splits import make_split
+from braintumor.data.splits import make_split, validation_fold
 from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dice
 from braintumor.evaluation.metrics import predict_classes
 from braintumor.evaluation.scores import format_scores, load_predictions
-from braintumor.inference.predictor import build_prediction_model
+from braintumor.inference.predictor import (
+    Ensemble,
+    find_networks,
+    held_out_folds,
+    make_thumbnails,
+    merge_views,
+)
+from braintumor.models.joint import build_joint
+from braintumor.models.tta import predict_views
 
-WEIGHTS = "model.weights.h5"  # Keras' name for them within the archive
 CARD_SCORES = {
     "classify": (
         "accuracy by slice",
@@ -68,43 +72,19 @@ def publish_experiments(path, published):
 
 
 def publish_networks(run, models):
-    """Copy the joint networks of a run to `models`, with weights in float16."""
+    """Export the joint networks of a run to `models`, as without-FOLDS.onnx."""
     for source in sorted((run / "joint" / "classify").glob("fold-*/model.keras")):
-        target = models / f"{source.parent.name}.keras"
-        with (
-            atomic_write(target) as path,
-            zipfile.ZipFile(source) as archive,
-            zipfile.ZipFile(path, "w") as out,
-        ):
-            for item in archive.infolist():
-                content = archive.read(item)
-                if item.filename == WEIGHTS:
-                    content = convert_weights(content)
-                item.date_time = (1980, 1, 1, 0, 0, 0)
-                item.compress_type = zipfile.ZIP_DEFLATED
-                out.writestr(item, content)
+        record = json.loads(source.with_name("run.json").read_text())
+        target = models / f"{network_name(record['parameters'])}.onnx"
+        export_onnx(keras.models.load_model(source, compile=False), target)
         print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 
-def convert_weights(weights):
-    """Convert the float32 arrays of an HDF5 file (bytes) to float16, compressed."""
-    out = io.BytesIO()
-    with h5py.File(io.BytesIO(weights)) as source, h5py.File(out, "w") as target:
-
-        def copy(name, item):
-            if isinstance(item, h5py.Group):
-                copied = target.require_group(name)
-            else:
-                options = {}
-                if item.dtype == "float32" and item.shape:
-                    options = {"compression": "gzip", "shuffle": True}
-                    options["dtype"] = "float16"
-                copied = target.create_dataset(name, data=item[()], **options)
-            copied.attrs.update(item.attrs)
-
-        source.visititems(copy)
-        target.attrs.update(source.attrs)
-    return out.getvalue()
+def network_name(parameters):
+    """Name a network by the folds that did not train it: without-1-2."""
+    fold, shift = parameters["fold"], parameters.get("validation_shift", 0)
+    folds = {fold, validation_fold(fold, shift)} if shift else {fold}
+    return "-".join(["without", *map(str, sorted(folds))])
 
 
 def publish_references(data, published, models):
@@ -115,14 +95,11 @@ def publish_references(data, published, models):
         if prepared.info["digest"] != record["data"]["digest"]:
             raise SystemExit(f"{data}: holds other slices than {published} was made of")
         protocol, fold, seed = (parameters[k] for k in ("protocol", "fold", "seed"))
-        split = make_split(prepared.index, protocol, fold, seed)
-        path = models / f"fold-{fold}.keras"
-        network = keras.models.load_model(path, compile=False)
-        whole = build_prediction_model([network], parameters["image_size"])
-        names = ("thumbnail", "features", "head_maps")
-        model = keras.Model(whole.input, {name: whole.output[name] for name in names})
+        shift = parameters.get("validation_shift", 0)
+        split = make_split(prepared.index, protocol, fold, seed, shift=shift)
+        path = models / f"{network_name(parameters)}.onnx"
         parts = (
-            predict_ood_inputs(model, prepared.images[rows])
+            predict_ood_inputs(Ensemble([path]), prepared.images[rows])
             for rows in (split.train, split.validation)
         )
         with atomic_write(path.with_suffix(".npz")) as target:
@@ -132,14 +109,15 @@ def publish_references(data, published, models):
         print(f"{path.with_suffix('.npz')}: written")
 
 
-def predict_ood_inputs(model, images):
+def predict_ood_inputs(ensemble, images):
     """Predict what `fit_ood_reference` needs of slices (n, side, side) uint8."""
-    outputs = model.predict(to_network_input(images), batch_size=16, verbose=0)
-    maps = outputs["head_maps"][:, 0]
+    x = images / np.float32(255)
+    outputs = predict_views(ensemble, x, ensemble.crop_size, zooms=(1.0,))
+    maps = [merge_views(views)[0] for views in outputs["maps"]]
     dice = [expected_dice(m, threshold_by_expected_dice(m, len(m))) for m in maps]
     return {
-        "thumbnail": outputs["thumbnail"],
-        "features": outputs["features"][:, 0],
+        "thumbnail": make_thumbnails(outputs["crop"]),
+        "features": outputs["features"][:, 0, 0],
         "expected_dice": np.array(dice),
     }
 
@@ -151,20 +129,19 @@ def render_card(published, models):
     is_correct = predict_classes(table) == table["y_true"]
     scores = json.loads((published / "scores.json").read_text())
     shown = {n: scores[task][n] for task, names in CARD_SCORES.items() for n in names}
-    folds = [record["parameters"]["fold"] for record in records]
-    paths = {fold: models / f"fold-{fold}.keras" for fold in folds}
-    network = keras.models.load_model(paths[folds[0]], compile=False)
+    paths = find_networks(directory=models)
+    size = InferenceSession(paths[0]).get_inputs()[0].shape[-1]
     template = (ROOT / "workflow" / "model_card.md.j2").read_text()
     return jinja2.Template(template, keep_trailing_newline=True).render(
         run=published.relative_to(ROOT),
-        parameters=f"{network.count_params() / 1e6:.2f}",
-        image_size=records[0]["parameters"]["image_size"],
+        parameters=f"{build_joint(size).count_params() / 1e6:.2f}",
+        crop_size=size,
         slices=f"{len(table):,}",
         patients=table["pid"].nunique(),
         scores=list(format_scores(shown).itertuples()),
         lowest_recall=LABELS[is_correct.groupby(table["y_true"]).mean().idxmin()],
         lowest_dice=LABELS[masks.groupby("y_true")["dice"].mean().idxmin()],
-        files=[(p.name, fold, sha256(p)[:16]) for fold, p in paths.items()],
+        files=[(p.name, sorted(held_out_folds(p.stem)), sha256(p)[:16]) for p in paths],
     )
 
 

@@ -1,4 +1,7 @@
-"""The command `braintumor`: data, predictions and the app from the command line."""
+"""The command `braintumor`: data, predictions and the app from the command line.
+
+Commands import what they need: pandas or TensorFlow take longer than a prediction.
+"""
 
 import argparse
 import json
@@ -11,10 +14,6 @@ from tqdm import tqdm
 
 from braintumor.core.errors import DatasetError, ParameterError, printable, shorten
 from braintumor.core.files import ROOT
-from braintumor.data.download import FIGSHARE_URL, download_figshare
-from braintumor.data.folder import check_folder, export_png
-from braintumor.data.prepared import open_data
-from braintumor.data.preprocessing import PERCENTILES
 
 
 def main(arguments=None):
@@ -40,7 +39,7 @@ def _build_parser():
     data = data.add_subparsers(required=True, metavar="COMMAND")
     add = _add_command(data, "download", _download, "download figshare's files")
     add("directory", type=Path)
-    add("--base-url", default=FIGSHARE_URL, help="mirror with figshare's file ids")
+    add("--base-url", help="mirror with figshare's file ids")
     add = _add_command(data, "check", _check, "report missing and broken files")
     add("directory", type=Path)
     add = _add_command(data, "phantom", _phantom, "generate the synthetic dataset")
@@ -75,11 +74,15 @@ def _add_command(commands, name, run, text):
 
 
 def _download(args):
-    download_figshare(args.directory, args.base_url)
+    from braintumor.data.download import FIGSHARE_URL, download_figshare
+
+    download_figshare(args.directory, args.base_url or FIGSHARE_URL)
     print(f"next: braintumor data check {args.directory}")
 
 
 def _check(args):
+    from braintumor.data.folder import check_folder
+
     report = check_folder(args.directory)
     lines = [f"problem  {file}: {text}" for file, text in report["problems"]]
     lines += [f"note     {note}" for note in report["notes"]]
@@ -91,21 +94,26 @@ def _check(args):
 
 
 def _phantom(args):
-    from braintumor.data.phantom import write_phantom  # imports SciPy: a second
+    from braintumor.data.phantom import write_phantom
 
     write_phantom(args.directory, args.patients, args.seed, args.size)
 
 
 def _export_png(args):
+    from braintumor.data.folder import export_png
+
     print(f"wrote {export_png(args.directory, args.out)} slices to {args.out}")
 
 
 def _prepare(args):
+    from braintumor.data.prepared import open_data
+    from braintumor.data.preprocessing import PERCENTILES
+
     open_data(args.data, args.size, (0, 100) if args.minmax else PERCENTILES)
 
 
 def _predict(args):
-    from braintumor.inference import report  # imports TensorFlow: seconds
+    from braintumor.inference import report
     from braintumor.inference.formats import find_images
     from braintumor.inference.predictor import predict_files
 

@@ -59,7 +59,7 @@ class Page(app.App):
 def predictor(monkeypatch):
     """A fake that makes predictions without networks."""
     fake = Mock(predict=Mock(side_effect=make_prediction))
-    monkeypatch.setattr(app, "load_predictor", lambda folds: fake)
+    monkeypatch.setattr(app, "load_predictor", lambda fold: fake)
     return fake
 
 
@@ -147,8 +147,8 @@ def test_slice_of_the_dataset_is_predicted_with_its_true_border(page):
 
 def test_patient_of_the_training_data_gets_the_held_out_network():
     pid, fold = next(iter(load_held_out_folds().items()))
-    assert app.select_folds(InputImage("known", SLICE, patient=pid)) == (fold,)
-    assert app.select_folds(InputImage("other", SLICE)) == app.FOLDS
+    assert app.select_fold(InputImage("known", SLICE, patient=pid)) == fold
+    assert app.select_fold(InputImage("other", SLICE)) is None
 
 
 def test_volume_starts_in_the_middle_and_has_a_selector(page):
@@ -200,7 +200,7 @@ def test_missing_data_and_networks_are_reported(tmp_path, predictor, monkeypatch
     assert "none" in page.error
     page.upload("mine.png", encode_image(SLICE))
     assert "mine.png" in page.prediction
-    monkeypatch.setattr(app, "load_predictor", lambda folds: read_image("fold-1"))
+    monkeypatch.setattr(app, "load_predictor", lambda fold: read_image("fold-1"))
     page = Page(tmp_path / "none")
     assert "fold-1" in page.error
     assert not page.busy

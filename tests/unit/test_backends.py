@@ -34,7 +34,7 @@ def train_and_predict(folder, backend):
     import keras
 
     from braintumor.data.preprocessing import to_network_input
-    from braintumor.models.joint import build_joint, build_tta_model, per_slice_loss
+    from braintumor.models.joint import build_joint, per_slice_loss
     from braintumor.training.augmentation import random_affine
     from braintumor.training.batches import format_targets, training_batches
     from braintumor.training.loop import configure_backend, fit
@@ -50,7 +50,7 @@ def train_and_predict(folder, backend):
         network.load_weights(weights)
     else:
         network.save_weights(weights)
-    outputs = build_tta_model(network, 64, zooms=(1.0, 1.2)).predict(x, verbose=0)
+    outputs = network.predict(x, verbose=0)
     warped, masks = random_affine(x, y["segment"], 0, 0, 0)
     losses = {"classify": "sparse_categorical_crossentropy", "segment": per_slice_loss}
     network.compile(keras.optimizers.AdamW(1e-3), losses)

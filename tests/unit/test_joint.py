@@ -1,14 +1,18 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
+from export_onnx import export_onnx
+from onnxruntime import InferenceSession
 
-from braintumor.core.files import ROOT
 from braintumor.models.joint import (
     build_joint,
-    build_tta_model,
+    load_onnx_weights,
     per_slice_loss,
     to_float16_weights,
 )
+from braintumor.models.tta import predict_views
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -72,28 +76,31 @@ def test_per_slice_loss_counts_each_slice_alike():
     assert dice == pytest.approx([0.5, 0.5], abs=1e-3)
 
 
-def test_tta_averages_the_crop_and_its_mirror_image(network, slices):
-    model = build_tta_model(network, 64, crop=False, zooms=(1.0,))
-    small = np.ascontiguousarray(slices[:, ::2, ::2])
-    outputs = model.predict(small, verbose=0)
-    original = network.predict(small, verbose=0)
-    mirrored = network.predict(small[:, :, ::-1], verbose=0)
-    mean = (original["classify"] + mirrored["classify"]) / 2
-    assert np.allclose(outputs["classify"], mean, atol=1e-5)
-    mean = (original["segment"] + mirrored["segment"][:, :, ::-1]) / 2
-    assert np.allclose(outputs["segment"], mean, atol=1e-5)
+def predict(network):
+    return partial(network.predict, verbose=0)
 
 
-def test_tta_masks_the_head_of_whole_slices_and_loads_again(network, slices, tmp_path):
-    model = build_tta_model(network, 128)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
-    outputs = loaded.predict(slices, verbose=0)
-    assert outputs["segment"].shape == (2, 128, 128, 1)
-    assert outputs["segment"][0, 120:, 120:].max() == 0  # outside of the head
-    assert outputs["segment"][0, 40:80, 50:100].min() > 0.1
-    expected = model.predict(slices, verbose=0)
-    assert np.allclose(outputs["segment"], expected["segment"], atol=1e-6)
+def test_views_are_the_crop_and_its_mirror_image(network, slices):
+    small = np.ascontiguousarray(slices[:, ::2, ::2, 0])
+    outputs = predict_views(predict(network), small, 64, crop=False, zooms=(1.0,))
+    views = [predict(network)(x[..., None]) for x in (small, small[:, :, ::-1])]
+    expected = np.stack([view["classify"] for view in views], axis=1)
+    assert np.allclose(outputs["classify"], expected, atol=1e-5)
+    masks = views[0]["segment"][..., 0], views[1]["segment"][:, :, ::-1, 0]
+    assert np.allclose(outputs["mask"], np.mean(masks, axis=0), atol=1e-5)
+
+
+def test_mask_of_whole_slices_is_in_the_head_at_each_zoom(network, slices):
+    outputs = predict_views(predict(network), slices[..., 0], 64)
+    assert outputs["mask"].shape == (2, 128, 128)
+    assert outputs["mask"][0, 120:, 120:].max() == 0  # outside of the head
+    assert outputs["mask"][0, 40:80, 50:100].min() > 0.1
+    zooms = [
+        predict_views(predict(network), slices[..., 0], 64, zooms=(1.0, zoom))
+        for zoom in (0.8, 1.2)
+    ]
+    assert not np.allclose(zooms[0]["mask"], zooms[1]["mask"], atol=1e-3)
+    assert np.array_equal(zooms[0]["classify"], outputs["classify"])
 
 
 def test_float16_weights_are_computed_in_float32(slices):
@@ -119,11 +126,18 @@ def test_float16_weights_of_nested_networks():
     assert list(copy.output) == ["classify", "segment"]
 
 
-@pytest.mark.parametrize("fold", range(1, 6))
-def test_published_network_is_the_joint_network(fold):
-    path = ROOT / f"models/fold-{fold}.keras"
-    published = keras.models.load_model(path, compile=False)
-    shapes = [weight.shape for weight in build_joint(128, 32).get_weights()]
-    weights = published.get_weights()
-    assert [weight.shape for weight in weights] == shapes
-    assert all(np.array_equal(w, w.astype("float16")) for w in weights)
+def test_onnx_file_predicts_as_keras_and_gives_its_weights_back(tmp_path):
+    network = to_float16_weights(build_joint(64, filters=8, air_threshold=0.05))
+    export_onnx(network, tmp_path / "network.onnx")
+    session = InferenceSession(tmp_path / "network.onnx")
+    x = np.random.default_rng(0).random((3, 64, 64, 1), np.float32)
+    values = session.run(None, {"image": np.moveaxis(x, -1, 1)})
+    names = [output.name for output in session.get_outputs()]
+    outputs, expected = dict(zip(names, values, strict=True)), predict(network)(x)
+    assert np.allclose(outputs["classify"], expected["classify"], atol=1e-5)
+    mask = expected["segment"].transpose(0, 3, 1, 2)
+    assert np.allclose(outputs["segment"], mask, atol=1e-5)
+    other = build_joint(64, filters=8, air_threshold=0.05)
+    load_onnx_weights(other, tmp_path / "network.onnx")
+    pairs = zip(other.get_weights(), network.get_weights(), strict=True)
+    assert all(np.array_equal(*pair) for pair in pairs)

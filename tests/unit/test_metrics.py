@@ -235,8 +235,8 @@ def test_masks_are_scored_at_native_size():
     index = pd.DataFrame({"spacing_mm": [1.0, 0.5]})
     prepared = SimpleNamespace(index=index, native_mask={1: y_true}.get)
     maps = 0.3 * y_true[None, ::2, ::2].astype(np.float32)
-    assert masks.score_masks(prepared, [1], maps)["dice"].tolist() == [0]
+    assert metrics.score_masks(prepared, [1], maps)["dice"].tolist() == [0]
     threshold = masks.threshold_by_expected_dice
-    scores = masks.score_masks(prepared, [1], maps, threshold).iloc[0]
+    scores = metrics.score_masks(prepared, [1], maps, threshold).iloc[0]
     assert scores["dice"] > 0.9 and scores["hd95_mm"] <= 1
     assert scores["area_true"] == 1600

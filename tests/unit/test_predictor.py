@@ -1,7 +1,7 @@
-"""Prediction by the published networks, and loading networks without their code."""
+"""Predictions of the published networks, and files that are damaged or hostile."""
 
 import os
-import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,23 +10,25 @@ import keras
 import numpy as np
 import pytest
 import scipy
-from keras import ops
+from export_onnx import export_onnx
 from samples import FIGSHARE
 
 from braintumor.core.errors import DatasetError
+from braintumor.core.files import sha256
 from braintumor.data.phantom import write_phantom
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, compute_dice
 from braintumor.evaluation.scores import load_predictions
 from braintumor.inference import predictor as module
 from braintumor.inference.formats import InputImage, read_image
 from braintumor.inference.predictor import (
+    Ensemble,
     Predictor,
-    build_prediction_model,
+    find_networks,
     load_held_out_folds,
     load_network,
     predict_files,
 )
-from braintumor.models.joint import ZOOMS, build_joint, build_tta_model
+from braintumor.models.joint import build_joint
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -40,7 +42,7 @@ def image(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor()
+    return Predictor(find_networks())
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_prediction_has_the_shape_of_the_image(predictor, image):
     wide = InputImage("wide", image.pixels[30:230])
     for case in (image, wide):
         prediction = predictor.predict(case)
-        assert prediction.model_folds == (1, 2, 3, 4, 5)
+        assert prediction.networks == tuple(p.stem for p in find_networks())
         assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
         assert prediction.mask.shape == prediction.gradcam.shape == case.pixels.shape
         assert prediction.mask.any()
@@ -75,33 +77,40 @@ def test_image_without_a_head_is_out_of_distribution(predictor):
 
 
 def test_patient_of_the_training_data_gives_a_warning(predictor, image):
-    known = replace(image, patient=next(iter(load_held_out_folds())))
-    assert predictor.predict(known).n_models_trained_on_patient == 4
+    pid, fold = next(iter(load_held_out_folds().items()))
+    known, held_out = replace(image, patient=pid), find_networks(fold)
+    n_trained = len(find_networks()) - len(held_out)
+    assert predictor.predict(known).n_models_trained_on_patient == n_trained > 0
+    assert Predictor(held_out).predict(known).n_models_trained_on_patient == 0
     assert predictor.predict(image).n_models_trained_on_patient == 0
 
 
-def test_single_network_predicts_as_the_tta_model(joint):
-    x = np.random.default_rng(1).random((2, 64, 64, 1), "float32")
-    expected = build_tta_model(joint, 64)(x)
-    outputs = build_prediction_model([joint], 64, ZOOMS)(x)
-    classify = ops.mean(outputs["classify"], axis=(1, 2))
-    assert np.allclose(classify, expected["classify"], atol=1e-5)
-    assert np.allclose(outputs["segment"], expected["segment"][..., 0], atol=1e-5)
-
-
-def test_ensemble_is_the_mean_of_its_networks(joint):
+@pytest.fixture
+def models(joint, tmp_path, monkeypatch):
+    """Two networks, of folds 1 and 2, in another project."""
     other = keras.models.clone_model(joint)
-    x = np.random.default_rng(1).random((2, 64, 64, 1), "float32")
-    both = build_prediction_model([joint, other], 64)(x)
-    singles = [build_prediction_model([network], 64)(x) for network in (joint, other)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    for fold, network in ((1, joint), (2, other)):
+        path = tmp_path / "models" / f"without-{fold}.onnx"
+        export_onnx(network, path)
+        np.savez(path.with_suffix(".npz"), network=sha256(path))
+    return find_networks()
+
+
+def test_ensemble_is_the_mean_of_its_networks(models):
+    x = np.random.default_rng(1).random((2, 32, 32, 1), "float32")
+    both, *singles = (Ensemble(paths)(x) for paths in (models, models[:1], models[1:]))
     for name in ("segment", "gradcam"):
         mean = np.mean([single[name] for single in singles], axis=0)
         assert np.allclose(both[name], mean, atol=1e-5)
-    for n, single in enumerate(singles):
-        assert np.allclose(both["features"][:, n], single["features"][:, 0], atol=1e-5)
+    for name in ("classify", "features", "maps"):
+        parts = [single[name] for single in singles]
+        assert np.allclose(both[name], np.concatenate(parts, axis=1), atol=1e-5)
+    assert not np.allclose(both["classify"][:, 0], both["classify"][:, 1], atol=1e-4)
 
 
-def test_gradcam_is_that_of_gradients(joint):
+def test_gradcam_is_that_of_gradients(joint, models):
     x = np.random.default_rng(1).random((1, 32, 32, 1), "float32")
     coarse = joint.get_layer("coarse_features").output
     maps = np.array(keras.Model(joint.input, coarse)(x))[0].astype(float)
@@ -116,8 +125,8 @@ def test_gradcam_is_that_of_gradients(joint):
     )
     expected = maps @ gradients.reshape(maps.shape).sum(axis=(0, 1))
     assert expected.max() > 0
-    gradcam = np.array(module._add_outputs(joint)(x)["gradcam"])[0, ..., 0]
-    assert gradcam == pytest.approx(np.maximum(expected, 0), rel=1e-3, abs=1e-4)
+    gradcam = Ensemble(models[:1])(x)["gradcam"][0, ..., 0]
+    assert gradcam == pytest.approx(np.maximum(expected, 0), rel=1e-2, abs=1e-3)
 
 
 @pytest.mark.real
@@ -133,15 +142,13 @@ def test_held_out_predictions_are_the_published_ones(tmp_path):
     )
     paths = [tmp_path / f"{n}.mat" for n in files]
     predictions = [prediction for _, prediction in predict_files(paths, held_out=True)]
-    assert [p.model_folds[0] for p in predictions] == classified["fold"].tolist()
+    for prediction, fold in zip(predictions, classified["fold"], strict=True):
+        assert prediction.networks == tuple(p.stem for p in find_networks(fold))
     probabilities = np.array([p.probabilities for p in predictions])
     expected = classified[PROBABILITY_COLUMNS].to_numpy()
     assert probabilities == pytest.approx(expected, abs=2e-4)
     dice = [compute_dice(p.image.mask, p.mask) for p in predictions]
     assert dice == pytest.approx(segmented["dice"].tolist(), abs=2e-3)
-
-
-# Networks from files that may be damaged or hostile.
 
 
 class Trap:
@@ -151,39 +158,28 @@ class Trap:
         return os.mkdir, ("trapped",)
 
 
-def write_lambda(path):
-    layers = [keras.layers.Input((4,)), keras.layers.Lambda(lambda x: x * 2)]
-    keras.Sequential(layers).save(path)
-
-
 BAD_NETWORKS = {
-    "lambda": write_lambda,
-    "pickle": lambda path: path.write_bytes(pickle.dumps(Trap())),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-200]),
+    "empty": lambda path: path.write_bytes(b""),
+    "foreign": lambda path: shutil.copy(path.with_name("without-2.onnx"), path),
     "missing": lambda path: path.unlink(),
 }
 
 
-@pytest.fixture
-def network_path(tmp_path, monkeypatch):
-    """models/fold-1.keras in another project, without its OOD reference."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    (tmp_path / "models").mkdir()
-    path = tmp_path / "models" / "fold-1.keras"
-    layers = [keras.layers.Input((4,)), keras.layers.Dense(1, name="dense")]
-    keras.Sequential(layers).save(path)
-    return path
-
-
 @pytest.mark.parametrize("case", BAD_NETWORKS)
-def test_bad_network_is_refused_and_no_code_runs(tmp_path, network_path, case):
-    assert load_network(network_path).count_params() == 5
-    BAD_NETWORKS[case](network_path)
-    with pytest.raises(DatasetError, match=r"fold-1\.keras") as caught:
-        load_network(network_path)
+def test_bad_network_is_refused_in_one_line(models, case):
+    BAD_NETWORKS[case](models[0])
+    with pytest.raises(DatasetError, match=r"without-1\.") as caught:
+        Predictor(models)
     assert str(caught.value).isprintable()
-    assert not (tmp_path / "trapped").exists()
+
+
+def test_network_that_is_no_onnx_is_refused_although_its_reference_names_it(models):
+    models[0].write_bytes(b"\x08\x08" + bytes(100))
+    np.savez(models[0].with_suffix(".npz"), network=sha256(models[0]))
+    with pytest.raises(DatasetError, match=r"without-1\.onnx") as caught:
+        load_network(models[0])
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -194,8 +190,15 @@ def test_bad_network_is_refused_and_no_code_runs(tmp_path, network_path, case):
         {"network": "digest of another network"},
     ],
 )
-def test_bad_ood_reference_is_refused_and_no_code_runs(tmp_path, network_path, arrays):
-    np.savez(network_path.with_suffix(".npz"), **arrays)
-    with pytest.raises(DatasetError, match=r"fold-1\.npz"):
-        Predictor([1])
+def test_bad_ood_reference_is_refused_and_no_code_runs(tmp_path, models, arrays):
+    np.savez(models[0].with_suffix(".npz"), **arrays)
+    with pytest.raises(DatasetError, match=r"without-1\."):
+        Predictor(models)
     assert not (tmp_path / "trapped").exists()
+
+
+def test_predict_starts_without_tensorflow(phantom_folder):
+    code = "import sys; from braintumor.cli import main; main(sys.argv[1:]); "
+    code += "assert not {'keras', 'tensorflow', 'matplotlib'} & sys.modules.keys()"
+    command = [sys.executable, "-c", code, "predict", phantom_folder / "1.mat"]
+    subprocess.run(command, check=True, capture_output=True)

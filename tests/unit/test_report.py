@@ -60,7 +60,7 @@ def test_dictionary_is_json(prediction):
     assert result["probability_std"] == pytest.approx(0.02)
     assert (result["area_pixels"], result["area_mm2"]) == (42, 10.5)
     assert result["box"] == [4, 5, 10, 12]
-    assert result["model_folds"] == [1, 2, 3, 4, 5]
+    assert result["networks"] == ["without-1", "without-2"]
     assert result["warnings"] == []
 
 
@@ -80,9 +80,10 @@ def test_overlays_have_the_shape_of_the_image(prediction):
 
 def test_page_needs_no_other_file_and_escapes_names(prediction):
     image = replace(prediction.image, name="<script>x</script>.png")
-    single = replace(prediction, image=image, model_folds=(3,), mask_agreement=None)
+    changes = {"networks": ("without-3",), "mask_agreement": None}
+    single = replace(prediction, image=image, **changes)
     page = report.render_report(single)
-    assert "the network of fold 3" in page
+    assert "without-3" in page
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert report.NOTICE in page

@@ -10,9 +10,8 @@ from IPython.display import HTML
 from samples import find_cell
 
 from braintumor.core.templates import render
-from braintumor.data.labels import LABELS
+from braintumor.data.labels import CLASS_COLORS, LABELS
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, predict_classes
-from braintumor.plots.style import CLASS_COLORS
 
 
 def slice_explorer(table):

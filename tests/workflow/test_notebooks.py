@@ -2,7 +2,9 @@
 
 import json
 import re
+from functools import partial
 
+import keras
 import nbformat
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from braintumor.core.files import ROOT
 from braintumor.core.parameters import notebook_parameters
+from braintumor.models.tta import predict_views
 
 LABS = ["01_explore", "02_classify", "03_segment", "04_joint", "08_original"]
 SLICE = ["file", "pid", "fold", "y_true"]
@@ -151,11 +154,6 @@ def test_joint_lab_evaluates_validation_patients_only(execute, tmp_path):
 
 @pytest.mark.slow
 def test_saved_joint_network_gives_the_predictions(execute, prepared, tmp_path):
-    import keras
-
-    from braintumor.data.preprocessing import to_network_input
-    from braintumor.models.joint import build_tta_model
-
     log = tmp_path / "experiments.csv"
     precision = {"precision": "mixed_bfloat16", "experiment_log": str(log)}
     execute("04_joint", tmp_path, **JOINT, **precision)
@@ -167,9 +165,10 @@ def test_saved_joint_network_gives_the_predictions(execute, prepared, tmp_path):
         assert np.array_equal(weight, weight.astype("float16"))
     table = pd.read_csv(folder / "predictions.csv")
     rows = prepared.index["file"].isin(table["file"]).to_numpy()
-    x = to_network_input(prepared.images[rows])
-    outputs = build_tta_model(network, 64).predict(x, verbose=0)
-    np.testing.assert_allclose(outputs["classify"], table[PROBABILITIES], atol=1e-5)
+    predict, x = partial(network.predict, verbose=0), prepared.images[rows] / 255
+    outputs = predict_views(predict, x.astype("float32"), network.input_shape[1])
+    probabilities = outputs["classify"].mean(axis=1)
+    np.testing.assert_allclose(probabilities, table[PROBABILITIES], atol=1e-5)
     assert pd.read_csv(log)["eval_split"].tolist() == ["validation", "test"]
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import partial
 
 import nbformat
 import numpy as np
@@ -13,9 +14,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from braintumor.core.files import ROOT
 from braintumor.data.labels import LABELS
-from braintumor.data.preprocessing import to_network_input
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
-from braintumor.models.joint import build_joint, build_tta_model
+from braintumor.models.joint import build_joint
+from braintumor.models.tta import predict_views
 from braintumor.training.fold_run import FoldRun
 
 PUBLISHED = "results/published"
@@ -51,9 +52,9 @@ def run(prepared, tmp_path_factory):
     table = prepared.index.iloc[rows].rename(columns={"label": "y_true"})
     table = table[["file", "pid", "y_true"]].assign(fold=2).reset_index(drop=True)
     tables = {"segment": table.assign(**SCORES), "classify": table}
-    x = to_network_input(prepared.images[rows])
-    outputs = build_tta_model(network, 64).predict(x, verbose=0)
-    table[PROBABILITY_COLUMNS] = outputs["classify"]
+    predict, x = partial(network.predict, verbose=0), prepared.images[rows] / 255
+    outputs = predict_views(predict, x.astype("float32"), 32)
+    table[PROBABILITY_COLUMNS] = outputs["classify"].mean(axis=1)
     history = pd.DataFrame([HISTORY]).assign(epoch=1, seconds=1.0)
     for task, table in tables.items():
         parameters = PARAMETERS | {"results": f"{folder}/{task}", "threads": 1}

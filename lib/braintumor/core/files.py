@@ -1,5 +1,6 @@
 """Files and folders that are written whole or not at all."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -24,6 +25,13 @@ def memory_map(path):
         mmap(file.fileno(), 0, access=ACCESS_READ) as content,
     ):
         yield content
+
+
+def open_gzip(path):
+    """Open a file for reading, decompressed if it is gzip."""
+    with open(path, "rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if is_gzip else open(path, "rb")
 
 
 @contextmanager

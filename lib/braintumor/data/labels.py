@@ -1,6 +1,11 @@
-"""Codes and names of tumor classes, planes and kinds of data."""
+"""Codes, names and colors of tumor classes, planes and kinds of data."""
 
 LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary tumor"}
+CLASS_COLORS = {
+    "meningioma": "#0072B2",
+    "glioma": "#E69F00",
+    "pituitary tumor": "#CC79A7",
+}
 PLANES = ("axial", "coronal", "sagittal", "unknown")
 PHANTOM_VERSION = 4  # raise it whenever the same seed gives other bytes
 DATA_KINDS = {

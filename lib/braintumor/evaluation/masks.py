@@ -1,10 +1,7 @@
-"""Masks from probability maps, and their scores at the slices' native sizes."""
+"""Masks from probability maps, and their overlap with others."""
 
 import numpy as np
-import pandas as pd
 from PIL import Image
-
-from braintumor.evaluation.metrics import slice_metrics
 
 
 def threshold_at_half(probability, image_size):
@@ -31,23 +28,16 @@ def expected_dice(probability, mask):
     return float(2 * probability[mask].sum(dtype=float) / total) if total else 0.0
 
 
-def score_masks(prepared, rows, maps, threshold=threshold_at_half):
-    """Compute `slice_metrics` at the slices' native sizes: a DataFrame, a row per map.
+def compute_dice(y_true, y_pred):
+    """Compute 2|A and B| / (|A| + |B|) of bool masks, 1.0 if empty (Dice 1945)."""
+    total = y_true.sum() + y_pred.sum()
+    return float(2 * (y_true & y_pred).sum() / total) if total else 1.0
 
-    Parameters
-    ----------
-    prepared : PreparedData
-    rows : (n,) int, positions in `prepared.index`
-    maps : (n, side, side) float, probabilities
-    threshold : callable(map, image_size), returns the mask at that size
-    """
-    scores = []
-    for row, probability in zip(rows, maps, strict=True):
-        y_true = prepared.native_mask(row)
-        y_pred = threshold(probability, len(y_true))
-        spacing_mm = prepared.index["spacing_mm"].iloc[row]
-        scores.append(slice_metrics(y_true, y_pred, spacing_mm))
-    return pd.DataFrame(scores)
+
+def compute_iou(y_true, y_pred):
+    """Compute |A and B| / |A or B| of bool masks, 1.0 if empty (Jaccard 1912)."""
+    dice = compute_dice(y_true, y_pred)
+    return dice / (2 - dice)
 
 
 def _resize(probability, image_size):

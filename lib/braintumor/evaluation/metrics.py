@@ -13,21 +13,10 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial import KDTree
 
 from braintumor.data.splits import patient_source
+from braintumor.evaluation.masks import compute_dice, compute_iou, threshold_at_half
 
 PROBABILITY_COLUMNS = ["prob_meningioma", "prob_glioma", "prob_pituitary"]
 SMALLEST_PROBABILITY = 1e-6  # tables have six digits
-
-
-def compute_dice(y_true, y_pred):
-    """Compute 2|A and B| / (|A| + |B|) of bool masks, 1.0 if empty (Dice 1945)."""
-    total = y_true.sum() + y_pred.sum()
-    return float(2 * (y_true & y_pred).sum() / total) if total else 1.0
-
-
-def compute_iou(y_true, y_pred):
-    """Compute |A and B| / |A or B| of bool masks, 1.0 if empty (Jaccard 1912)."""
-    dice = compute_dice(y_true, y_pred)
-    return dice / (2 - dice)
 
 
 def compute_hd95(y_true, y_pred, spacing_mm):
@@ -49,6 +38,25 @@ def slice_metrics(y_true, y_pred, spacing_mm):
         "area_true": int(y_true.sum()),
         "area_pred": int(y_pred.sum()),
     }
+
+
+def score_masks(prepared, rows, maps, threshold=threshold_at_half):
+    """Compute `slice_metrics` at the slices' native sizes: a DataFrame, a row per map.
+
+    Parameters
+    ----------
+    prepared : PreparedData
+    rows : (n,) int, positions in `prepared.index`
+    maps : (n, side, side) float, probabilities
+    threshold : callable(map, image_size), returns the mask at that size
+    """
+    scores = []
+    for row, probability in zip(rows, maps, strict=True):
+        y_true = prepared.native_mask(row)
+        y_pred = threshold(probability, len(y_true))
+        spacing_mm = prepared.index["spacing_mm"].iloc[row]
+        scores.append(slice_metrics(y_true, y_pred, spacing_mm))
+    return pd.DataFrame(scores)
 
 
 def predict_classes(table):

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from braintumor.core.errors import DatasetError, printable, require
+from braintumor.core.files import open_gzip
 from braintumor.data import raster
-from braintumor.data.figshare import SPACING_MM, read_mat
 from braintumor.data.preprocessing import find_intensity_problem, pad_to_square
-from braintumor.inference.dicom import read_dicom
-from braintumor.inference.nifti import open_gzip, read_nifti
 
 SUFFIXES = (".mat", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".nii")
 SUFFIXES += (".nii.gz",)
@@ -54,15 +52,9 @@ def read_image(path, slice_number=None):
     name = printable(path.name)
     name += "" if slice_number is None else f", slice {slice_number}"
     with raster.file_errors(path):
-        reader = _find_reader(path)
-        if reader is read_mat:
-            raster.select_slice(1, "slice", slice_number)
-            image = read_mat(path)
-            spacing = SPACING_MM * 512 / len(image.image)
-            truth = dict(patient=image.pid, label=image.label, mask=image.mask)
-            return InputImage(name, image.image, (spacing, spacing), **truth)
-        pixels, spacing, is_color = reader(path, slice_number)
-        return InputImage(name, _check_pixels(pixels), spacing, is_color)
+        pixels, spacing, is_color, *truth = _find_reader(path)(path, slice_number)
+        pixels = pixels if truth else _check_pixels(pixels)
+        return InputImage(name, pixels, spacing, is_color, *truth)
 
 
 def find_images(paths):
@@ -88,24 +80,42 @@ def _natural_order(path):
 
 
 def _find_reader(path):
-    """Return the function that reads the format of the magic bytes."""
+    """Return the function that reads the format of the magic bytes.
+
+    Its library is imported only then: h5py, pydicom or nibabel take longer to load than
+    a network to predict.
+    """
     # opening a named pipe would block
     require(path.is_file(), "file", "none", "an image file", "Check the name")
     with open_gzip(path) as file:
         head = file.read(1024)
     if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520]):  # MATLAB's own 512 bytes
-        return read_mat
+        return _read_mat
     # before TIFF, which a preamble may imitate; without one, group 2 or 8 is first
     if head[128:132] == b"DICM" or head.startswith((b"\x02\x00", b"\x08\x00")):
+        from braintumor.inference.dicom import read_dicom
+
         return read_dicom
     if head.startswith(RASTER_MAGIC):
         return raster.read_raster
     if head.startswith(b"\x93NUMPY"):
         return _read_npy
     if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
+        from braintumor.inference.nifti import read_nifti
+
         return read_nifti
     got = "an unknown format" if head else "an empty file"
     raise DatasetError(f"got {got}, expected {FORMATS}. Export it again.")
+
+
+def _read_mat(path, slice_number):
+    from braintumor.data.figshare import SPACING_MM, read_mat
+
+    raster.select_slice(1, "slice", slice_number)
+    image = read_mat(path)
+    spacing = SPACING_MM * 512 / len(image.image)
+    spacing_mm = spacing, spacing
+    return image.image, spacing_mm, False, image.pid, image.label, image.mask
 
 
 def _read_npy(path, slice_number):

@@ -1,6 +1,5 @@
 """Slices of NIfTI volumes, and the radiological convention."""
 
-import gzip
 import math
 
 import nibabel
@@ -8,19 +7,13 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 
 from braintumor.core.errors import require
+from braintumor.core.files import open_gzip
 from braintumor.data.preprocessing import MAX_SIDE
 from braintumor.data.raster import select_slice
 
 MAX_VOXELS = 512**3  # a slice across the first axis may need all of them decompressed
 MAX_HEADER = 2**24  # bytes before the voxels; extensions may be of any length
 nibabel.imageglobals.logger.disabled = True  # notes on odd headers are not for users
-
-
-def open_gzip(path):
-    """Open a file for reading, decompressed if it is gzip."""
-    with open(path, "rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if is_gzip else open(path, "rb")
 
 
 def read_nifti(path, slice_number=None):

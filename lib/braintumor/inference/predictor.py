@@ -1,39 +1,40 @@
-"""Inference with the published networks: class, mask, uncertainty, Grad-CAM, OOD."""
+"""Predictions of the published networks, by ONNX Runtime."""
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
-import keras
 import numpy as np
-from keras import layers, ops
+from onnxruntime import InferenceSession, SessionOptions
 from PIL import Image
 from tqdm import tqdm
 
 from braintumor.core.errors import DatasetError, require
 from braintumor.core.files import ROOT, sha256
-from braintumor.data.labels import LABELS
-from braintumor.data.preprocessing import preprocess_slice, to_network_input
+from braintumor.data.preprocessing import preprocess_slice
 from braintumor.data.raster import file_errors
-from braintumor.data.splits import FOLDS
-from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dice
-from braintumor.evaluation.metrics import compute_dice
-from braintumor.evaluation.scores import load_predictions
+from braintumor.evaluation.masks import (
+    compute_dice,
+    expected_dice,
+    threshold_by_expected_dice,
+)
 from braintumor.inference.formats import InputImage, read_image
 from braintumor.inference.ood import OOD_SCORES, THUMBNAIL_SIZE, compute_ood_scores
-from braintumor.models import head_crop
-from braintumor.models.joint import ZOOMS
+from braintumor.models.head_crop import paste_back
+from braintumor.models.tta import predict_views
 
 PUBLISHED = "results/published/full"  # the run of the networks in models/
-RESTORE = "Restore it (`git checkout models`) or train it again"
+RESTORE = "Restore it (`git checkout models`)"
 IMAGE_SIZE = 256  # pixels per side of the slice that the head is cropped from
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Prediction for one image, by the networks that held out `model_folds`."""
+    """Prediction for one image by published networks."""
 
     image: InputImage
-    model_folds: tuple[int, ...]
+    networks: tuple[str, ...]  # their names
     probabilities: np.ndarray  # (3,), mean over networks and views: slice, mirror image
     probability_std: np.ndarray  # (3,), over networks and views
     mask: np.ndarray  # (rows, columns) of the image, bool
@@ -64,149 +65,152 @@ class Prediction:
         return warnings
 
 
-class Predictor:
-    """The published networks of some folds, loaded once, with their OOD references."""
+def held_out_folds(name):
+    """Return the folds that a network never saw, from its name: without-1-2."""
+    return {int(fold) for fold in re.findall(r"-(\d)", name)}
 
-    def __init__(self, folds=FOLDS, directory="models"):
-        self.folds = tuple(folds)
-        paths = [ROOT / directory / f"fold-{fold}.keras" for fold in self.folds]
-        networks = [load_network(path) for path in paths]
-        self.references = [_load_ood_reference(path) for path in paths]
-        # one network predicts as in its evaluation; several have enough views
-        zooms = ZOOMS if len(networks) == 1 else (1.0,)
-        self.model = build_prediction_model(networks, IMAGE_SIZE, zooms)
+
+def find_networks(fold=None, directory="models"):
+    """List published networks, those that held out a fold or all, as sorted paths."""
+    paths = sorted((ROOT / directory).glob("without-*.onnx"))
+    paths = tuple(p for p in paths if fold in {None, *held_out_folds(p.stem)})
+    require(paths, directory, "no network", "without-FOLD.onnx", RESTORE)
+    return paths
+
+
+class Ensemble:
+    """Networks in ONNX files, which one call runs on the same crops."""
+
+    def __init__(self, paths):
+        with ThreadPoolExecutor() as pool:
+            self.sessions = list(pool.map(load_network, paths))
+        self.crop_size = self.sessions[0].get_inputs()[0].shape[-1]
+
+    def __call__(self, crops):
+        """Predict crops (n, side, side, 1): {name: (n, ...)}, networks on axis 1.
+
+        "segment" and "gradcam" have the axes side, side and channel, and "segment" is
+        the mean over networks; "maps" (n, n_networks, side, side) are those of each.
+        """
+        inputs = {"image": np.moveaxis(crops, -1, 1).astype(np.float32)}
+        with ThreadPoolExecutor() as pool:  # a thread per network: same bytes
+            results = pool.map(lambda session: session.run(None, inputs), self.sessions)
+            arrays = [np.stack(values, 1) for values in zip(*results, strict=True)]
+        names = [output.name for output in self.sessions[0].get_outputs()]
+        outputs = dict(zip(names, arrays, strict=True))
+        outputs["maps"] = outputs["segment"][:, :, 0]
+        outputs["segment"] = outputs["maps"].mean(axis=1)[..., None]
+        outputs["gradcam"] = np.moveaxis(outputs["gradcam"].mean(axis=1), 1, -1)
+        return outputs
+
+
+class Predictor:
+    """An Ensemble with the OOD references of its networks."""
+
+    def __init__(self, paths):
+        self.names = tuple(path.stem for path in paths)
+        self.references = [load_ood_reference(path) for path in paths]
+        self.ensemble = Ensemble(paths)
 
     def predict(self, image):
         """Predict an InputImage; returns a Prediction."""
-        size, fold = max(image.pixels.shape), load_held_out_folds().get(image.patient)
-        x = preprocess_slice(image.square_pixels, IMAGE_SIZE)
-        outputs = self.model.predict_on_batch(to_network_input(x[np.newaxis]))
+        x = preprocess_slice(image.square_pixels, IMAGE_SIZE) / np.float32(255)
+        outputs = predict_views(self.ensemble, x[None], self.ensemble.crop_size)
         outputs = {name: values[0] for name, values in outputs.items()}
-        probabilities = outputs["classify"].mean(axis=(0, 1))
-        gradcam = Image.fromarray(outputs["gradcam"][..., probabilities.argmax()])
-        gradcam = np.asarray(gradcam.resize((size, size), Image.BILINEAR))
-        gradcam = image.crop_to_image(gradcam)
-        mask = threshold_by_expected_dice(outputs["segment"], size)
-        maps = outputs["head_maps"]
+        size, classify = max(image.pixels.shape), outputs["classify"]
+        probabilities = classify.mean(axis=(0, 1))
+        gradcam = merge_views(outputs["gradcam"][..., probabilities.argmax()])
+        gradcam = _resize(gradcam, self.ensemble.crop_size)
+        gradcam = paste_back(gradcam[None], outputs["box"][None], IMAGE_SIZE)[0]
+        gradcam = image.crop_to_image(_resize(gradcam, size))
+        maps = merge_views(outputs["maps"])
         mean_mask = threshold_by_expected_dice(maps.mean(axis=0), maps.shape[1])
         masks = [threshold_by_expected_dice(m, len(m)) for m in maps]
         agreement = np.mean([compute_dice(mean_mask, m) for m in masks])
-        dice = [expected_dice(*pair) for pair in zip(maps, masks, strict=True)]
-        inputs = zip(self.references, outputs["features"], dice, strict=True)
-        scores = [compute_ood_scores(*row, outputs["thumbnail"]) for row in inputs]
-        scores = np.mean(scores, axis=0).round(3).tolist()
+        fold = load_held_out_folds().get(image.patient) if image.patient else None
+        is_trained = [fold not in {None, *held_out_folds(n)} for n in self.names]
         return Prediction(
             image=image,
-            model_folds=self.folds,
+            networks=self.names,
             probabilities=probabilities,
-            probability_std=outputs["classify"].std(axis=(0, 1)),
-            mask=image.crop_to_image(mask),
+            probability_std=classify.std(axis=(0, 1)),
+            mask=image.crop_to_image(threshold_by_expected_dice(outputs["mask"], size)),
             gradcam=gradcam / max(gradcam.max(), 1e-9),
             mask_agreement=round(float(agreement), 4) if len(maps) > 1 else None,
-            ood_scores=dict(zip(OOD_SCORES, scores, strict=True)),
-            n_models_trained_on_patient=sum(fold not in (None, f) for f in self.folds),
+            ood_scores=self._score_ood(outputs, maps, masks),
+            n_models_trained_on_patient=sum(is_trained),
         )
+
+    def _score_ood(self, outputs, maps, masks):
+        thumbnail = make_thumbnails(outputs["crop"])
+        dice = [expected_dice(*pair) for pair in zip(maps, masks, strict=True)]
+        inputs = zip(self.references, outputs["features"][0], dice, strict=True)
+        scores = [compute_ood_scores(*row, thumbnail) for row in inputs]
+        scores = np.mean(scores, axis=0).round(3).tolist()
+        return dict(zip(OOD_SCORES, scores, strict=True))
+
+
+def merge_views(maps):
+    """Average maps (2, ..., rows, columns) of the head and of its mirror image."""
+    return (maps[0] + maps[1, ..., ::-1]) / 2
+
+
+def make_thumbnails(crops):
+    """Average crops (..., side, side) over blocks: (..., 256)."""
+    shape, block = crops.shape[:-2], crops.shape[-1] // THUMBNAIL_SIZE
+    blocks = crops.reshape(*shape, THUMBNAIL_SIZE, block, THUMBNAIL_SIZE, block)
+    return blocks.mean(axis=(-3, -1)).reshape(*shape, -1)
+
+
+def _resize(image, size):
+    image = Image.fromarray(image)
+    return np.asarray(image.resize((size, size), Image.BILINEAR))
 
 
 def predict_files(paths, slice_number=None, held_out=False):
     """Yield (path, Prediction) of image files, with a progress bar.
 
     For a file that cannot be used the second is a DatasetError. With `held_out` a
-    figshare slice is predicted only by the network whose training excluded its
+    figshare slice is predicted only by the networks whose training excluded its
     patient; other files cannot be used then.
     """
-    load_predictor = cache(Predictor)
+    load_predictor = cache(lambda fold: Predictor(find_networks(fold)))
     for path in tqdm(paths, unit=" images", disable=len(paths) == 1):
         try:
-            image, folds = read_image(path, slice_number), FOLDS
+            image, fold = read_image(path, slice_number), None
             if held_out:
-                folds = (load_held_out_folds().get(image.patient),)
+                fold = load_held_out_folds().get(image.patient)
                 got, expected = "no patient of the dataset", "a .mat file of figshare"
-                require(folds[0], path, got, expected, "Leave out --held-out")
+                require(fold, path, got, expected, "Leave out --held-out")
         except DatasetError as error:
             yield path, error
         else:
-            yield path, load_predictor(folds).predict(image)
+            yield path, load_predictor(fold).predict(image)
 
 
 @cache
 def load_held_out_folds():
     """Return {patient: the fold whose test set has the patient} of `PUBLISHED`."""
+    from braintumor.evaluation.scores import load_predictions  # imports pandas
+
     table, _ = load_predictions(PUBLISHED, "classify")
     return dict(zip(table["pid"], table["fold"].tolist(), strict=True))
 
 
 def load_network(path):
-    """Load a .keras file without compiling it; code in it raises DatasetError."""
+    """Load an ONNX file of `export_onnx`; one that is damaged raises DatasetError."""
+    options = SessionOptions()
+    options.intra_op_num_threads = 1  # the networks run side by side
     with file_errors(path, RESTORE):
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        return InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _load_ood_reference(network_path):
+def load_ood_reference(network_path):
+    """Load the OOD reference beside a network, which must be its own: a dict."""
     path = network_path.with_suffix(".npz")
     with file_errors(path, RESTORE):
         with np.load(path, allow_pickle=False) as file:
             reference = dict(file)
-        if reference["network"] != sha256(network_path):
-            raise ValueError(f"OOD reference of another network than {network_path}")
+        is_own, got = str(reference["network"]) == sha256(network_path), "another file"
+        require(is_own, f"SHA-256 of {network_path.name}", got, "its own", RESTORE)
         return reference
-
-
-def build_prediction_model(networks, image_size, zooms=(1.0,)):
-    """Join networks of `build_joint` into one model with all outputs of a Prediction.
-
-    It takes slices (n, side, side, 1) in [0, 1], with `image_size` as side. Its outputs
-    are classify (n, n_networks, 2, 3), of slice and mirror image; segment (n, side,
-    side) and, by class, gradcam (n, side, side, 3), means over networks and views, of
-    segment over zooms, too; head_maps (n, n_networks, crop_size, crop_size);
-    features (n, n_networks, 256); thumbnail (n, 256), the head at 16 x 16 pixels.
-    """
-    crop_size = networks[0].input_shape[1]
-    networks = [_add_outputs(network) for network in networks]
-    image = layers.Input((image_size, image_size, 1))
-    head, segment = head_crop.head_box(image), []
-    for zoom in zooms:
-        box = head_crop.scale_box(head, zoom)
-        crop = head_crop.crop_and_resize(image, box, crop_size)
-        views = [_predict_views(network, crop) for network in networks]
-        views = {k: ops.stack([v[k] for v in views], axis=1) for k in views[0]}
-        mean_map = ops.mean(views["segment"], axis=1)
-        segment.append(head_crop.paste_back(mean_map, box, image_size))
-        if zoom == 1.0:
-            outputs = views
-            thumbnail = ops.average_pool(crop, crop_size // THUMBNAIL_SIZE)
-    gradcam = ops.mean(outputs["gradcam"], axis=1)
-    gradcam = ops.image.resize(gradcam, (crop_size, crop_size))
-    outputs |= {
-        "head_maps": outputs["segment"][..., 0],
-        "segment": ops.mean(ops.stack(segment), axis=0)[..., 0],
-        "thumbnail": ops.reshape(thumbnail, (-1, THUMBNAIL_SIZE**2)),
-        "gradcam": head_crop.paste_back(gradcam, head, image_size),
-    }
-    return keras.Model(image, outputs)
-
-
-def _add_outputs(network):
-    """Add the outputs "features" (256,) and "gradcam" (8, 8, 3) to a joint network.
-
-    Grad-CAM (Selvaraju et al. 2017) weights the coarsest feature maps by their mean
-    gradients. The logits are linear in each map's maximum and mean, so these gradients
-    are the sums of both weights, but for a factor.
-    """
-    maps = network.get_layer("coarse_features").output
-    kernel = network.get_layer("classify").get_weights()[0]
-    kernel = kernel.reshape(2, maps.shape[-1], len(LABELS)).sum(axis=0)
-    features = network.get_layer("pooled_features").output
-    gradcam = ops.relu(ops.matmul(maps, kernel))
-    outputs = network.output | {"features": features, "gradcam": gradcam}
-    return keras.Model(network.input, outputs)
-
-
-def _predict_views(network, crop):
-    """Predict a crop of the head and its mirror image; average their maps."""
-    original, mirrored = network(crop), network(ops.flip(crop, 2))
-    classify = ops.stack([original["classify"], mirrored["classify"]], axis=1)
-    outputs = {"classify": classify, "features": original["features"]}
-    for name in ("segment", "gradcam"):
-        outputs[name] = (original[name] + ops.flip(mirrored[name], 2)) / 2
-    return outputs

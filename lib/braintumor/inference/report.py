@@ -4,22 +4,20 @@ import base64
 import io
 import os
 
-import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 from scipy.ndimage import binary_erosion
-from skimage.measure import regionprops
 
 from braintumor.core.files import atomic_write
 from braintumor.core.templates import render
-from braintumor.data.labels import LABELS
+from braintumor.data.labels import CLASS_COLORS, LABELS
 from braintumor.data.preprocessing import preprocess_slice
-from braintumor.plots.style import CLASS_COLORS, TRUE_POSITIVE
 
 NOTICE = (
     "For research and teaching. Not a medical device: do not use it for any decision "
     "about a person."
 )
+MASK_COLOR = "#56B4E9"
 HEADER = (
     f"{'image':28} {'predicted class':16} probability     std area (px)     mm2  "
     "box and warnings"
@@ -34,13 +32,15 @@ def gray_image(prediction):
 
 def mask_overlay(prediction):
     """Return the image with mask and outline in blue: uint8 (rows, columns, 3)."""
-    mask, color = prediction.mask, matplotlib.colors.to_rgb(TRUE_POSITIVE)
+    mask, color = prediction.mask, np.divide(ImageColor.getrgb(MASK_COLOR), 255)
     inside = binary_erosion(mask, iterations=max(1, len(mask) // 256))
     return _blend(prediction, color, np.where(inside, 0.35, mask))
 
 
 def gradcam_overlay(prediction):
     """Return the image under its Grad-CAM map: uint8 (rows, columns, 3)."""
+    import matplotlib  # takes as long as a prediction
+
     colors = matplotlib.colormaps["magma"](prediction.gradcam)[..., :3]
     return _blend(prediction, colors, 0.5 * prediction.gradcam)
 
@@ -59,7 +59,7 @@ def encode_png(image):
 def to_dict(prediction):
     """Convert a prediction to a dict of JSON types; the box's ends are exclusive."""
     image, mask = prediction.image, prediction.mask
-    spacing, regions = image.spacing_mm, regionprops(mask.astype(np.uint8))
+    spacing = image.spacing_mm
     std = prediction.probability_std.astype(float).round(4).tolist()
     probabilities = prediction.probabilities.astype(float).round(4).tolist()
     return {
@@ -69,13 +69,21 @@ def to_dict(prediction):
         "probability_std": std[prediction.label - 1],
         "area_pixels": int(mask.sum()),
         "area_mm2": round(float(mask.sum() * np.prod(spacing)), 1) if spacing else None,
-        "box": regions[0].bbox if regions else None,  # top, left, bottom, right
+        "box": find_box(mask),  # top, left, bottom, right
         "mask_agreement": prediction.mask_agreement,
         "ood_scores": prediction.ood_scores,
         "warnings": prediction.warnings,
-        "model_folds": list(prediction.model_folds),
+        "networks": list(prediction.networks),
         "true_class": LABELS.get(image.label),
     }
+
+
+def find_box(mask):
+    """Return top, left, bottom and right of a mask, or None if it is empty."""
+    if not mask.any():
+        return None
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (1, 0))
+    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
 
 def format_row(result):

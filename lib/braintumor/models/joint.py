@@ -1,13 +1,11 @@
 """The published network: one residual encoder for classification and segmentation."""
 
 import keras
-from keras import layers, losses, ops
+from keras import layers, losses
 
-from braintumor.models import head_crop
 from braintumor.models.original import N_CLASSES, check_size
 
 TASKS = ("classify", "segment")
-ZOOMS = (0.8, 1.0, 1.2)  # side of the crop, relative to the head's box
 
 
 def build_joint(image_size, filters=32, tasks=TASKS, air_threshold=0.0):
@@ -88,31 +86,6 @@ def per_slice_loss(y_true, y_pred):
     return losses.BinaryCrossentropy()(y_true, y_pred) + dice(y_true, y_pred)
 
 
-def build_tta_model(network, image_size, crop=True, zooms=ZOOMS):
-    """Build a network with test-time augmentation around a trained one.
-
-    It takes slices of `image_size`, at least the network's, crops the head if `crop`
-    and averages the outputs for the crop and its mirror image. Masks are pasted back
-    and averaged over several crops; `zooms` are their sides relative to the head's, 1
-    among them.
-    """
-    image = layers.Input((image_size, image_size, 1))
-    box = head_crop.head_box(image) if crop else head_crop.full_box(image)
-    outputs = {task: [] for task in network.output}
-    for zoom in zooms:
-        zoomed_box = head_crop.scale_box(box, zoom)
-        view = head_crop.crop_and_resize(image, zoomed_box, network.input_shape[1])
-        original, mirrored = network(view), network(ops.flip(view, 2))
-        if "classify" in outputs and zoom == 1.0:
-            outputs["classify"] += [original["classify"], mirrored["classify"]]
-        if "segment" in outputs:
-            for mask in (original["segment"], ops.flip(mirrored["segment"], 2)):
-                mask = head_crop.paste_back(mask, zoomed_box, image_size)
-                outputs["segment"].append(mask)
-    averages = {task: layers.Average()(views) for task, views in outputs.items()}
-    return keras.Model(image, averages, name="tta")
-
-
 def to_float16_weights(network):
     """Copy a network with weights as published, in float16, computing in float32."""
 
@@ -122,3 +95,16 @@ def to_float16_weights(network):
     copy = keras.models.clone_model(network, clone_function=to_float32, recursive=True)
     copy.set_weights([weight.astype("float16") for weight in network.get_weights()])
     return copy
+
+
+def load_onnx_weights(network, path):
+    """Give a network of `build_joint` the weights of a published ONNX file."""
+    import onnx  # only here: predictions need it not
+
+    tensors = onnx.load(path).graph.initializer
+    halves = [t for t in tensors if t.data_type == onnx.TensorProto.FLOAT16]
+    arrays = map(onnx.numpy_helper.to_array, halves)
+    for layer in network.layers:
+        weights = [next(arrays) for _ in layer.weights]
+        weights = [w.transpose(2, 3, 1, 0) if w.ndim == 4 else w for w in weights]
+        layer.set_weights(weights)

@@ -7,7 +7,8 @@ import keras
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgba
 
-from braintumor.plots.style import CLASS_COLORS, captioned
+from braintumor.data.labels import CLASS_COLORS
+from braintumor.plots.style import captioned
 
 
 @dataclass

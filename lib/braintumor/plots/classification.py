@@ -6,10 +6,10 @@ import pandas as pd
 import seaborn as sns
 from sklearn.metrics import confusion_matrix
 
-from braintumor.data.labels import LABELS
+from braintumor.data.labels import CLASS_COLORS, LABELS
 from braintumor.evaluation import metrics
 from braintumor.evaluation.bootstrap import mean_interval
-from braintumor.plots.style import CLASS_COLORS, MAX_WIDTH, captioned, format_values
+from braintumor.plots.style import MAX_WIDTH, captioned, format_values
 
 NAMES = list(LABELS.values())
 

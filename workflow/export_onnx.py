@@ -1,0 +1,118 @@
+"""Write a joint network as ONNX, with its weights as they are, in float16.
+
+The weights keep Keras' names and order, so that Keras can load them as well:
+`braintumor.models.joint.load_onnx_weights`. ONNX Runtime computes in float32.
+"""
+
+import keras
+import numpy as np
+import onnx
+from keras import layers
+from onnx import TensorProto, helper, numpy_helper
+
+from braintumor.core.files import atomic_write
+
+OPSET = 17
+
+
+class _Graph:
+    """Nodes and initializers of a graph; axes are batch, channel, row, column."""
+
+    def __init__(self):
+        self.nodes, self.initializers = [], []
+
+    def add(self, operator, inputs, output, **attributes):
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def add_weight(self, name, values):
+        """Store an array as float16, and return its name in float32."""
+        values = np.ascontiguousarray(values, np.float16)
+        self.initializers.append(numpy_helper.from_array(values, name))
+        return self.add("Cast", [name], f"{name}/float32", to=TensorProto.FLOAT)
+
+    def add_constant(self, name, values):
+        self.initializers.append(numpy_helper.from_array(values, name))
+        return name
+
+
+def export_onnx(network, path):
+    """Write a network of `build_joint` with both outputs, "features" and "gradcam".
+
+    Input is "image" (n, 1, side, side). Grad-CAM (Selvaraju et al. 2017) weights the
+    coarsest maps by their mean gradients. The logits are linear in each map's maximum
+    and mean, so these gradients are the sums of both weights, but for a factor.
+    """
+    graph, side = _Graph(), network.input_shape[1]
+    names = {network.inputs[0].name: "image"}  # from Keras' tensors to the graph's
+    for layer in network.layers:
+        if isinstance(layer, layers.InputLayer):
+            continue
+        inputs = [names[x.name] for x in keras.tree.flatten(layer.input)]
+        names[layer.output.name] = _add_layer(graph, layer, inputs)
+    coarse = network.get_layer("coarse_features").output
+    kernel = network.get_layer("classify").get_weights()[0]
+    kernel = kernel.reshape(2, coarse.shape[-1], -1).sum(axis=0).T[..., None, None]
+    kernel = graph.add_constant("gradcam/kernel", kernel)
+    weighted = graph.add("Conv", [names[coarse.name], kernel], "gradcam/sum")
+    graph.add("Relu", [weighted], "gradcam")
+    pooled = names[network.get_layer("pooled_features").output.name]
+    graph.add("Identity", [pooled], "features")
+    shapes = {
+        "classify": ["n", network.output["classify"].shape[-1]],
+        "segment": ["n", 1, side, side],
+        "features": ["n", 2 * coarse.shape[-1]],
+        "gradcam": ["n", network.output["classify"].shape[-1], *coarse.shape[1:3]],
+    }
+    inputs, *outputs = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in ({"image": ["n", 1, side, side]} | shapes).items()
+    )
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes, network.name, [inputs], outputs, graph.initializers
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=8,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    with atomic_write(path) as temporary:
+        onnx.save(model, temporary)
+
+
+def _add_layer(graph, layer, inputs):
+    """Add a layer and its weights; returns the name of its output."""
+    names = [weight.name for weight in layer.weights]
+    name, weights = layer.name, dict(zip(names, layer.get_weights(), strict=True))
+    if isinstance(layer, layers.Conv2D):
+        kernel = weights.pop("kernel").transpose(3, 2, 0, 1)
+        inputs += [graph.add_weight(f"{name}/kernel", kernel)]
+        inputs += [graph.add_weight(f"{name}/{n}", w) for n, w in weights.items()]
+        options = {"auto_pad": "SAME_UPPER", "strides": list(layer.strides)}
+        output = graph.add("Conv", inputs, f"{name}/conv", **options)
+        is_sigmoid = layer.activation is keras.activations.sigmoid
+        return graph.add("Sigmoid", [output], name) if is_sigmoid else output
+    if isinstance(layer, layers.BatchNormalization):
+        order = ("gamma", "beta", "moving_mean", "moving_variance")
+        inputs += [graph.add_weight(f"{name}/{n}", weights[n]) for n in order]
+        return graph.add("BatchNormalization", inputs, name, epsilon=layer.epsilon)
+    if isinstance(layer, layers.Dense):
+        inputs += [graph.add_weight(f"{name}/{n}", w) for n, w in weights.items()]
+        return graph.add("Softmax", [graph.add("Gemm", inputs, f"{name}/logits")], name)
+    if isinstance(layer, layers.ReLU):
+        if layer.threshold:
+            return graph.add("ThresholdedRelu", inputs, name, alpha=layer.threshold)
+        return graph.add("Relu", inputs, name)
+    if isinstance(layer, layers.UpSampling2D):
+        scales = graph.add_constant(f"{name}/scales", np.float32([1, 1, 2, 2]))
+        return graph.add("Resize", [*inputs, "", scales], name, mode="linear")
+    if isinstance(layer, layers.Dropout):
+        return inputs[0]
+    if isinstance(layer, layers.Concatenate):
+        return graph.add("Concat", inputs, name, axis=1)
+    if isinstance(layer, layers.GlobalMaxPooling2D | layers.GlobalAveragePooling2D):
+        kind = type(layer).__name__.removesuffix("Pooling2D") + "Pool"
+        return graph.add("Flatten", [graph.add(kind, inputs, f"{name}/pool")], name)
+    if isinstance(layer, layers.Add):
+        return graph.add("Add", inputs, name)
+    raise TypeError(f"{name}: got {type(layer).__name__}, expected one of joint.py")
