@@ -11,6 +11,7 @@ from keras import layers
 from onnx import TensorProto, helper, numpy_helper
 
 from braintumor.core.files import atomic_write
+from braintumor.data.splits import validation_fold
 
 OPSET = 17
 
@@ -78,6 +79,13 @@ def export_onnx(network, path):
     onnx.checker.check_model(model, full_check=True)
     with atomic_write(path) as temporary:
         onnx.save(model, temporary)
+
+
+def network_name(parameters):
+    """Name a network by the folds that did not train it: without-1-2."""
+    fold, shift = parameters["fold"], parameters.get("validation_shift", 0)
+    folds = {fold, validation_fold(fold, shift)} if shift else {fold}
+    return "-".join(["without", *map(str, sorted(folds))])
 
 
 def _add_layer(graph, layer, inputs):

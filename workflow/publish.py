@@ -17,14 +17,14 @@ import jinja2
 import keras
 import numpy as np
 import pandas as pd
-from export_onnx import export_onnx
+from export_onnx import export_onnx, network_name
 from onnxruntime import InferenceSession
 from ood_reference import fit_ood_reference
 
 from braintumor.core.files import ROOT, atomic_write, sha256
 from braintumor.data.labels import LABELS
 from braintumor.data.prepared import open_data
-from braintumor.data.splits import make_split, validation_fold
+from braintumor.data.splits import make_split
 from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dice
 from braintumor.evaluation.metrics import predict_classes
 from braintumor.evaluation.scores import format_scores, load_predictions
@@ -73,23 +73,19 @@ def publish_experiments(path, published):
 
 def publish_networks(run, models):
     """Export the joint networks of a run to `models`, as without-FOLDS.onnx."""
-    for source in sorted((run / "joint" / "classify").glob("fold-*/model.keras")):
+    for source in sorted(run.rglob("joint/classify/fold-*/model.keras")):
         record = json.loads(source.with_name("run.json").read_text())
         target = models / f"{network_name(record['parameters'])}.onnx"
         export_onnx(keras.models.load_model(source, compile=False), target)
         print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 
-def network_name(parameters):
-    """Name a network by the folds that did not train it: without-1-2."""
-    fold, shift = parameters["fold"], parameters.get("validation_shift", 0)
-    folds = {fold, validation_fold(fold, shift)} if shift else {fold}
-    return "-".join(["without", *map(str, sorted(folds))])
-
-
 def publish_references(data, published, models):
     """Fit the OOD reference of each network on the slices that it was trained on."""
-    for record in load_predictions(published, "classify")[1]:
+    paths = sorted(published.rglob("classify/fold-*/run.json"))
+    for record in [json.loads(path.read_text()) for path in paths]:
+        if "networks" in record:  # an ensemble
+            continue
         parameters = record["parameters"]
         prepared = open_data(data, parameters["image_size"])
         if prepared.info["digest"] != record["data"]["digest"]:
