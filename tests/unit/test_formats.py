@@ -202,16 +202,21 @@ def test_file_of_any_name_is_read_or_refused_on_one_line(tmp_path, name):
     assert str(caught.value).isprintable() and str(caught.value).count(".png: ") == 1
 
 
-def test_images_of_folders_are_listed_in_natural_order(tmp_path):
+def test_images_of_folders_are_listed_and_other_files_named(tmp_path, caplog):
     folder = tmp_path / "set"
     names = ["1.MAT", "2.mat", "10.mat", "sub/a9.nii.gz", "sub/a10.nii.gz", "x.DCM"]
-    others = ["cvind.mat", "notes.txt", "slices.csv", ".hidden/3.mat", ".4.png"]
+    others = ["cvind.mat", "notes.txt", "2.bmp", "DICOMDIR"]
+    others += [".hidden/3.mat", ".4.png", "__MACOSX/5.png", "Thumbs.db"]
     for name in [*reversed(names), *others]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     (folder / "folder.png").mkdir()
+    (folder / "loop").symlink_to(folder)
+    write_dicom(folder / "IM1", WIDE)
+    names.insert(3, "IM1")
     files = [tmp_path / "z.unknown", tmp_path / "missing.png"]
     expected = [files[0], *(folder / name for name in names), files[1]]
     assert find_images([files[0], folder, str(files[1])]) == expected
+    assert "4 files (2.bmp, DICOMDIR, cvind.mat, notes.txt)" in caplog.text
     with pytest.raises(DatasetError, match="folder.png"):
         find_images([folder / "folder.png"])

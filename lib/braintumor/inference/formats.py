@@ -1,14 +1,15 @@
 """One image file of any common format, maybe hostile, as one upright gray slice."""
 
-import re
+import logging
+import zlib
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 
 import numpy as np
 
 from braintumor.core.errors import DatasetError, printable, require
 from braintumor.core.files import open_gzip
+from braintumor.core.folders import list_files, list_names
 from braintumor.data import raster
 from braintumor.data.preprocessing import find_intensity_problem, pad_to_square
 
@@ -17,6 +18,8 @@ SUFFIXES += (".nii.gz",)
 FORMATS = "figshare's .mat (MATLAB v7.3), PNG, JPEG, TIFF, NumPy .npy, DICOM or NIfTI"
 RASTER_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 RASTER_MAGIC += (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,11 @@ def read_image(path, slice_number=None):
 
 
 def find_images(paths):
-    """List files as they are, and the images in folders, in natural order."""
+    """List files as they are, and the images in folders, in natural order.
+
+    A file in a folder is an image by its content or its suffix; the names of others are
+    logged.
+    """
     images = []
     for path in map(Path, paths):
         images += _search_folder(path) if path.is_dir() else [path]
@@ -66,17 +73,25 @@ def find_images(paths):
 
 
 def _search_folder(folder):
-    names = glob("**/*", root_dir=folder, recursive=True)  # without hidden files
-    paths = [folder / name for name in names if name.lower().endswith(SUFFIXES)]
-    images = [path for path in paths if path.is_file() and path.name != "cvind.mat"]
-    expected, remedy = f"names that end in {', '.join(SUFFIXES)}", "Give files directly"
-    require(images, folder, "no image files", expected, remedy)
-    return sorted(images, key=_natural_order)
+    files = list_files(folder)
+    images = [path for path in files if _is_image(path)]
+    ignored = list_names(sorted({*files} - {*images}), folder)
+    require(images, folder, f"{ignored}, no image", FORMATS, "Give another folder")
+    if len(images) < len(files):
+        logger.warning(printable(f"{folder}: ignored {ignored} of another format"))
+    return images
 
 
-def _natural_order(path):
-    parts = re.split(r"(\d+)", str(path))
-    return [int(part) if part.isdecimal() else part for part in parts]
+def _is_image(path):
+    """Whether a file of a folder is to be read; one that cannot be opened is."""
+    if path.name in ("cvind.mat", "DICOMDIR"):
+        return False
+    try:
+        return path.name.lower().endswith(SUFFIXES) or bool(_find_reader(path))
+    except DatasetError:
+        return False
+    except (OSError, EOFError, zlib.error):  # reading reports why
+        return True
 
 
 def _find_reader(path):
