@@ -7,6 +7,7 @@ import pytest
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.plots import classification, slices
 from braintumor.plots.curves import plot_learning_curves
+from braintumor.plots.intervals import plot_intervals
 
 
 def predictions(y_true, y_pred):
@@ -89,6 +90,30 @@ def test_grid_outlines_masks_and_borders(masks):
     bordered = slices.plot_slice_grid(images, titles, borders=[border] * 2)
     assert [len(ax.patches) for ax in bordered.figure.axes[:2]] == [1, 1]
     assert "outlined" in bordered.caption and "first; second" in bordered.alt
+
+
+@pytest.mark.parametrize("images", [None, np.zeros((1, 16, 16))])
+def test_outlines_show_both_borders_near_the_tumor(images):
+    square = [[2, 2], [6, 2], [6, 6], [2, 2]]
+    outline = {"side": 32, "file": 7, "y_true": 2, "dice": 0.4, "head": square}
+    outline |= {"true": [square], "predicted": [square, square]}
+    figure = slices.plot_outlines([outline], images)
+    (ax,) = figure.figure.axes
+    assert [len(line.get_xdata()) for line in ax.lines] == [4] * 4
+    assert np.ptp(ax.get_xlim()) < ax.images[0].get_array().shape[0] / 2
+    assert "glioma Dice 0.40, slice 7" in figure.alt
+
+
+def test_intervals_have_a_panel_per_score_and_a_row_per_group():
+    rows = [(score, group) for score in ("accuracy", "Dice") for group in "ABC"]
+    table = pd.DataFrame(rows, columns=["score", "group"])
+    table = table.assign(value=0.5, low=0.4, high=0.7, series="one")
+    figure = plot_intervals(pd.concat([table, table.assign(series="two")]), 0)
+    first, second = figure.figure.axes
+    assert [text.get_text() for text in first.get_yticklabels()] == ["A", "B", "C"]
+    assert second.get_title() == "Dice" and len(second.containers) == 2
+    low, high = second.containers[0].lines[2][0].get_segments()[0][:, 0]
+    assert (low, high) == pytest.approx((0.4, 0.7)) and "B two: 0.500" in figure.alt
 
 
 def test_differences_show_overlap_and_errors(masks):

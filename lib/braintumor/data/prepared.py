@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import warnings
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -159,6 +160,15 @@ def open_data(data, image_size, percentiles=PERCENTILES):
             if prepared.info["fingerprint"] == _fingerprint(directory):
                 return prepared
         return prepare_data(directory, folder, image_size, percentiles)
+
+
+def open_same_data(data, info):
+    """Open `data` if it holds the slices of `info`, from a run.json; otherwise None."""
+    prepared = open_data(data, info["size"]) if data else None
+    if prepared and prepared.info["digest"] != info["digest"]:
+        warnings.warn(f"{data}: not shown, since the run has others", stacklevel=2)
+        return None
+    return prepared
 
 
 def _find_or_generate(data):

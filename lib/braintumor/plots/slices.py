@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
+from braintumor.data.labels import LABELS
 from braintumor.evaluation.metrics import compute_dice
 from braintumor.plots import style
 from braintumor.plots.style import captioned
@@ -51,11 +52,42 @@ def plot_mask_differences(images, y_true, y_pred, titles, columns=4):
     return figure, caption, f"Slices in gray, masks in color: {'; '.join(titles)}."
 
 
-def _plot_images(images, titles, columns):
-    """Plot a grid within the page's width; returns the figure and the axes in use."""
+@captioned
+def plot_outlines(outlines, images=None, columns=4):
+    """Plot the borders of slices in `outlines.json` near the tumor, over any images."""
+    if images is None:  # white
+        images = [np.full((o["side"], o["side"], 3), 255, np.uint8) for o in outlines]
+    titles = [
+        f"{LABELS[o['y_true']]}\nDice {o['dice']:.2f}, slice {o['file']}"
+        for o in outlines
+    ]
+    figure, axes = _plot_images(images, titles, columns, style.TEXT_WIDTH)
+    lines = {"head": "0.6", "true": "#0072B2", "predicted": "#D55E00"}
+    for ax, image, outline in zip(axes, images, outlines, strict=True):
+        scale = len(image) / outline["side"]
+        for name, color in lines.items():
+            borders = [outline["head"]] if name == "head" else outline[name]
+            for border in borders:
+                x, y = scale * np.array(border).T
+                ax.plot(x, y, color, lw=1.5, ls="--" if name == "predicted" else "-")
+        points = scale * np.concatenate(outline["true"] + outline["predicted"])
+        center, half = (points.max(0) + points.min(0)) / 2, np.ptp(points, axis=0).max()
+        half = max(0.75 * half, 0.22 * len(image))
+        ax.set(xlim=center[0] + [-half, half], ylim=center[1] + [half, -half])
+    handles = [Patch(color=c, label=f"{name} border") for name, c in lines.items()]
+    place = {"loc": "outside lower center", "ncols": 2, "frameon": False}
+    figure.legend(handles=handles[1:], fontsize="small", **place)
+    dice = [o["dice"] for o in outlines]
+    caption = f"Dice from {min(dice):.2f} to {max(dice):.2f}. Blue: the dataset's "
+    caption += "border; dashed red: the predicted one; gray: the head."
+    return figure, caption, f"Borders of tumors: {'; '.join(titles)}."
+
+
+def _plot_images(images, titles, columns, width=style.MAX_WIDTH):
+    """Plot a grid of at most `width` inches; returns the figure and the axes in use."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    panel = min(3, style.MAX_WIDTH / columns)  # inches
+    panel = min(3, width / columns)  # inches
     size = (panel * columns, (panel + 0.25) * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for ax in axes.flat:
