@@ -1,11 +1,20 @@
-"""Folders of .mat files and of PNG pairs: found, read, checked, exported."""
+"""Folders of .mat files and of image pairs: found, read, checked, exported."""
 
 import os
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
-from samples import IMAGE, MASK, SIDE, change_row, write_pairs, write_sample
+from samples import (
+    IMAGE,
+    MASK,
+    SIDE,
+    change_row,
+    write_pairs,
+    write_patients,
+    write_sample,
+)
 
 from braintumor.core.errors import DatasetError
 from braintumor.data.figshare import write_cvind
@@ -43,20 +52,23 @@ def test_folder_must_exist_and_hold_slices(tmp_path, name):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     write_cvind(tmp_path / "empty/cvind.mat", [1])
-    with pytest.raises(DatasetError, match=f"{name}: .*slices.csv"):
+    (tmp_path / "empty/1-766.zip").touch()
+    expected = "1-766.zip.*slices.csv" if name == "empty" else "expected a folder"
+    with pytest.raises(DatasetError, match=f"{name}: .*{expected}"):
         check(tmp_path / name)
 
 
 def test_links_are_followed_and_broken_links_reported(tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()
-    write_sample(tmp_path / "1.mat")
-    targets = {"1.mat": "1.mat", "2.mat": "none", "3.mat": "set/3.mat", "loop": "set"}
-    for name, target in (targets | {"cvind.mat": "none"}).items():
+    (tmp_path / "far").mkdir()
+    write_sample(tmp_path / "far/1.mat")
+    targets = {"part": "far", "again": "far", "2.mat": "none", "3.mat": "set/3.mat"}
+    for name, target in (targets | {"loop": "set", "cvind.mat": "none"}).items():
         (folder / name).symlink_to(tmp_path / target)
-    assert first_slice(folder).label == 1
-    files = [file for file, _ in check(folder)["problems"]]
-    assert files == [str(folder / name) for name in ("2.mat", "3.mat", "cvind.mat")]
+    assert [source.file for source in find_slices(folder)] == [1, 2, 3]
+    files = " ".join(file for file, _ in check(folder)["problems"])
+    assert all(name in files for name in ("2.mat", "3.mat", "cvind.mat"))
 
 
 def test_complete_folder_has_no_problems(phantom_folder):
@@ -81,12 +93,25 @@ def test_check_lists_all_problems_and_missing_numbers(tmp_path):
 
 
 def test_check_notes_that_cvind_is_missing_or_too_short(tmp_path):
-    write_sample(tmp_path / "3.mat")
+    write_patients(tmp_path, cvind=False)
     report = check(tmp_path)
     assert report["problems"] == [] and len(report["notes"]) == 1
     write_cvind(tmp_path / "cvind.mat", [1, 2])
     ((file, _),) = check(tmp_path)["problems"]
     assert file.endswith("cvind.mat")
+
+
+@pytest.mark.parametrize(
+    "columns, expected",
+    [
+        ({"patient": [f"Q{n // 10 * 4 + n % 4}" for n in range(30)]}, "4 patients"),
+        ({"fold": [n // 2 % 3 + 1 for n in range(30)]}, r"\[4, 5\]"),
+        ({"fold": [n % 5 + 1 for n in range(30)]}, "Q0, "),
+    ],
+)
+def test_check_reports_folds_that_no_run_can_use(tmp_path, columns, expected):
+    ((place, problem),) = check(write_pairs(tmp_path, **columns))["problems"]
+    assert place == str(tmp_path) and re.search(expected, problem)
 
 
 # PNG pairs
@@ -115,7 +140,6 @@ def broken_pairs(tmp_path):
     folder = write_pairs(tmp_path / "set", fold=1, plane="axial", spacing_mm=1)
     png = folder / "png"
     Image.fromarray(MASK * 255).save(tmp_path / "outside.png")
-    (png / "link.png").symlink_to(tmp_path / "outside.png")
     os.mkfifo(png / "pipe.png")
     (png / "loop.png").symlink_to(png / "loop.png")
     (png / "text.png").write_text("no image")
@@ -123,14 +147,18 @@ def broken_pairs(tmp_path):
     Image.fromarray(MASK[:20, :20] * 255).save(png / "small.png")
     Image.fromarray(MASK * 0).save(png / "empty.png")
     Image.fromarray((IMAGE // 8).astype(np.uint8)).save(png / "gray.png")
+    Image.fromarray(255 - MASK * 255).save(png / "inverted.png")
+    Image.fromarray(MASK * 255).save(png / "picture.webp")
     return folder
 
 
-FILES = ("none", "pipe", "loop", "link", "text", "half", "a\0b")
+FILES = ("none", "pipe", "loop", "text", "half", "a\0b")
 FILES = [f"png/{name}.png" for name in FILES] + ["../outside.png", "", "x" * 300]
+FILES += ["png/picture.webp", r"C:\png\0.png", r"\\server\png\0.png", "/png/0.png"]
+BAD_MASKS = [f"png/{name}.png" for name in ("empty", "small", "gray", "inverted")]
 BROKEN = {
     "image": [*FILES, "png/empty.png"],
-    "mask": [*FILES, *(f"png/{name}.png" for name in ("empty", "small", "gray"))],
+    "mask": [*FILES, *BAD_MASKS],
     "patient": [" ", "P" * 65, "a\x1bb"],
     "label": ["tumor", "4", ""],
     "fold": ["0", "6", "two", "1.5"],
@@ -148,22 +176,66 @@ def test_broken_row_is_named_with_its_field(broken_pairs, field, value):
     assert source.endswith("slices.csv, row 3") and problem.startswith(f"{field}: ")
 
 
+def test_problem_of_many_rows_is_one(broken_pairs):
+    for number in range(1, 6):
+        change_row(broken_pairs, number, mask="png/gray.png")
+    ((place, problem),) = check(broken_pairs)["problems"]
+    assert "row 1 and 4 more (row 2," in place and "png/gray.png" in problem
+
+
+TABLE = "image,mask,label,patient,spacing_mm\npng/0.png,png/0-mask.png,3,Zoë,0.5\n"
+SEMICOLON = TABLE.replace(",", ";").replace("0.5", "0,5")
+TABLES = {
+    "semicolons and decimal commas": SEMICOLON,
+    "a line for Excel": "sep=;\n" + SEMICOLON,
+    "tabs": TABLE.replace(",", "\t"),
+    "BOM and Windows line ends": "\ufeff" + TABLE.replace("\n", "\r\n"),
+    "spaces, capitals, quotes": TABLE.replace(",", " , ").replace("image", ' "Image"'),
+    "rows of commas": TABLE + ",,,,\n\n  ,,,,,,\n",
+    "trailing commas": TABLE.replace("\n", ",,\n"),
+    "backslashes": TABLE.replace("/", "\\"),
+    "index and floats of pandas": ","
+    + TABLE.replace("png/0.", "0,png/0.").replace(",3,", ",3.0,"),
+    "another order": "patient,label,spacing_mm,mask,image\n"
+    "Zoë,pituitary tumor,0.5,png/0-mask.png,png/0.png\n",
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_tables_of_excel_windows_and_pandas_are_read(tmp_path, case):
+    (write_pairs(tmp_path) / "slices.csv").write_bytes(TABLES[case].encode())
+    (source,) = find_slices(tmp_path)
+    item = read_slice(source)
+    assert (item.pid, item.label, item.spacing_mm) == ("Zoë", 3, 0.5)
+
+
+def test_ignored_files_and_columns_are_noted(tmp_path):
+    folder = write_pairs(tmp_path, age=40)
+    (folder / "notes.xlsx").touch()
+    (folder / ".DS_Store").touch()
+    notes = " ".join(check(folder)["notes"])
+    assert "1 file (notes.xlsx)" in notes and "columns age" in notes
+
+
 HEADER = b"image,mask,label,patient\n"
 BAD_TABLES = {
     "nothing": b"",
-    "no row": HEADER,
+    "no row": HEADER + b",,,\n",
     "no column patient": b"image,mask,label\na.png,m.png,1\n",
+    "column twice": b"Image," + HEADER + b"a.png,b.png,m.png,1,P\n",
     "open quote": b'image,mask\n"a',
-    "not UTF-8": b"\xff\xfe\x00image",
+    "UTF-16": "image".encode("utf-16"),
+    "Latin-1": HEADER + "1.png,m.png,2,Zoë\n".encode("latin-1"),
+    "workbook": b"PK\x03\x04\xff",
     "more cells": HEADER + b"1.png,m.png,2,Doe, J\n",
-    "image twice": HEADER + b"1.png,m.png,1,P\n1.png,n.png,1,P\n",
+    "image twice": HEADER + b"a/1.png,m.png,1,P\na\\1.png,n.png,1,P\n",
 }
 
 
 @pytest.mark.parametrize("case", BAD_TABLES)
 def test_bad_table_is_refused(tmp_path, case):
     (tmp_path / "slices.csv").write_bytes(BAD_TABLES[case])
-    with pytest.raises(DatasetError, match="slices.csv: "):
+    with pytest.raises(DatasetError, match="slices.csv[:,] "):
         find_slices(tmp_path)
 
 

@@ -129,10 +129,12 @@ def test_class_with_too_few_patients_is_refused():
     patients = [(f"1{n}", 1, n % 2 + 1) for n in range(5)]
     patients += [(f"2{n}", 2, n % 2 + 1) for n in range(3)]
     index = make_index(patients)
-    with pytest.raises(DatasetError, match="label 2"):
+    with pytest.raises(DatasetError, match="glioma"):
         assign_folds(index, "family")
-    with pytest.raises(DatasetError, match="label 2"):
+    with pytest.raises(DatasetError, match="glioma"):
         make_split(index, "official", 1)
+    with pytest.raises(DatasetError, match="slice folds"):  # 5 slices to train on
+        make_split(index.iloc[::5].reset_index(), "slice", 1)
 
 
 @pytest.mark.real

@@ -1,26 +1,32 @@
-"""Folders of slices: figshare's .mat files, or PNG pairs listed in ``slices.csv``."""
+"""Folders of slices: figshare's .mat files, or image pairs listed in ``slices.csv``."""
 
+import csv
+import io
 import os
 import re
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import joblib
+import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from braintumor.core.errors import DatasetError, shorten
+from braintumor.core.errors import DatasetError, LeakageError, require, shorten
 from braintumor.core.files import atomic_write
+from braintumor.core.folders import list_files, list_names
 from braintumor.data.figshare import make_slice, read_cvind, read_mat
 from braintumor.data.labels import LABELS
 from braintumor.data.preprocessing import preprocess_slice
 from braintumor.data.raster import read_raster
+from braintumor.data.splits import FOLDS, assign_folds, make_split, patient_family
 
 REQUIRED_COLUMNS = ["image", "mask", "label", "patient"]
 OPTIONAL_COLUMNS = ["fold", "plane", "spacing_mm"]
-LABEL_CODES = {name: label for label in LABELS for name in (LABELS[label], str(label))}
+LABEL_CODES = {str(label): label for label in LABELS}
+LABEL_CODES |= {name: label for label, name in LABELS.items()} | {"pituitary": 3}
 MIN_PARALLEL = 64  # slices; for fewer, starting processes takes longer than reading
 
 
@@ -32,60 +38,129 @@ class SliceSource:
     path: Path
     row: dict | None = None
 
+    def image_path(self, column):
+        """Return the path of the image or the mask of a row."""
+        path = self.row[column].replace("\\", "/")
+        return Path(os.path.normpath(self.path.parent / path))
+
 
 def find_slices(directory):
     """List the slices of a folder as SliceSource, ordered by file number."""
-    directory, paths = Path(directory), {}
-    if (directory / "slices.csv").exists():
+    directory, paths = Path(os.path.abspath(directory)), {}
+    files = list_files(directory)
+    if directory / "slices.csv" in files:
         return _read_table(directory / "slices.csv")
-    for path in sorted(directory.rglob("*.mat")):
-        name = path.relative_to(directory).as_posix()
-        match = re.fullmatch(r"([^./][^/]*/)*(\d{1,9})\.mat", name)  # none is hidden
-        if match and (other := paths.setdefault(int(match[2]), path)) != path:
+    for path in files:
+        is_slice = re.fullmatch(r"\d{1,9}\.mat", path.name, re.IGNORECASE)
+        if is_slice and (other := paths.setdefault(int(path.stem), path)) != path:
             raise DatasetError(f"{path}: file number repeated in {other}. Keep one.")
-    if not paths:
-        expected = f"1.mat, ... or slices.csv with {', '.join(REQUIRED_COLUMNS)}"
-        raise DatasetError(f"{directory}: holds no slices, expected {expected}.")
+    expected, remedy = "1.mat, ... or slices.csv", "Check the folder"
+    if any(path.suffix == ".zip" for path in files):
+        remedy = f"Unpack the zip files; or move those of figshare to {directory}/"
+        remedy += ".download and run `braintumor data download` on the folder"
+    require(paths, directory, list_names(files, directory), expected, remedy)
     return [SliceSource(number, paths[number]) for number in sorted(paths)]
 
 
 def _read_table(table):
+    """Read the rows of a CSV file as Excel, pandas or a person writes it."""
+    header, *rows = _parse_table(table)
+    columns = [cell.lower() for cell in header]
+    wrong = [name for name in REQUIRED_COLUMNS if columns.count(name) != 1]
+    expected = f"{', '.join(REQUIRED_COLUMNS)}, each once"
+    require(not wrong, f"{table}: columns", shorten(header), expected, "Correct line 1")
+    sources, images = [], {}
+    for number, row in enumerate(rows, 1):
+        place, extra = f"{table}, row {number}", "".join(row[len(columns) :])
+        require(
+            not extra,
+            place,
+            "more cells than columns",
+            "one each",
+            'Quote commas: "Doe, J"',
+        )
+        if any(row):  # Excel leaves rows of commas below a table
+            cells = row + [""] * (len(columns) - len(row))
+            source = SliceSource(number, table, dict(zip(columns, cells, strict=False)))
+            other = images.setdefault(source.image_path("image"), number)
+            got = f"the image of row {other}"
+            require(other == number, place, got, "each image once", "Remove one")
+            sources.append(source)
+    require(sources, table, "no rows", "a row per slice", "Add rows")
+    return sources
+
+
+def _parse_table(table):
+    content = table.read_bytes()
     try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise DatasetError(f"{table}: got {shorten(error)}, expected CSV") from None
-    is_complete = len(rows) and set(REQUIRED_COLUMNS) <= set(rows)
-    has_more_cells = not isinstance(rows.index, pd.RangeIndex)
-    if not is_complete or has_more_cells or rows["image"].duplicated().any():
-        expected = f"rows of {', '.join(REQUIRED_COLUMNS)}, each image once"
-        raise DatasetError(f"{table}: got {shorten([*rows])}, expected {expected}.")
-    records = rows.to_dict("records")
-    return [SliceSource(number, table, row) for number, row in enumerate(records, 1)]
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        kind = "an Excel workbook" if content.startswith(b"PK") else "another encoding"
+        expected = "a table in UTF-8. In Excel, save it as CSV UTF-8"
+        raise DatasetError(f"{table}: got {kind}, expected {expected}.") from None
+    text = re.sub(r"^sep=.\s+", "", text)  # a line for Excel
+    first_line = text.partition("\n")[0]
+    separator = max(",;\t", key=first_line.count)
+    require(text.count('"') % 2 == 0, table, "an open quote", "CSV", "Close it")
+    lines = io.StringIO(text, newline=None)
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    try:
+        rows = [[cell.strip() for cell in row] for row in reader]
+    except csv.Error as error:
+        raise DatasetError(f"{table}: got {error}, expected CSV. Correct it.") from None
+    return rows or [[]]
 
 
 def read_slice(source):
     """Read a SliceSource as a Slice; a DatasetError lists its problems."""
     if source.row is None:
         return read_mat(source.path)
-    row = {name: cell.strip() for name, cell in source.row.items()}
+    row = {name: cell.lower() for name, cell in source.row.items()}
+    spacing = row.get("spacing_mm", "").replace(",", ".")
     return make_slice(
         f"{source.path}, row {source.file}",
         {"pid": "patient"},
         file=source.file,
         image=partial(_read_image, source, "image"),
-        mask=partial(_read_image, source, "mask"),
-        label=LABEL_CODES.get(row["label"].lower(), row["label"]),
-        pid=row["patient"],
-        **{name: row[name].lower() for name in OPTIONAL_COLUMNS if row.get(name)},
+        mask=partial(_read_mask, source),
+        label=partial(_read_label, row["label"]),
+        pid=source.row["patient"],
+        fold=row.get("fold") or None,
+        plane=row.get("plane") or None,
+        spacing_mm=spacing or None,
     )
 
 
+def _read_label(text):
+    name = text.removesuffix(".0")  # pandas writes numbers beside empty cells so
+    if name not in LABEL_CODES:
+        raise ValueError(f"got {text!r}, expected one of {', '.join(LABEL_CODES)}")
+    return LABEL_CODES[name]
+
+
 def _read_image(source, column):
-    folder = source.path.parent.resolve()
-    path = Path(os.path.realpath(folder / source.row[column]))
-    if not path.is_relative_to(folder):
-        raise ValueError(f"got {path}, expected a file in {folder}")
+    path, folder = source.image_path(column), source.path.parent
+    is_inside = path.is_relative_to(folder) and path != folder
+    if not is_inside or PureWindowsPath(source.row[column]).drive:
+        expected = f"a path from {folder} on, such as img/1.png"
+        raise ValueError(f"got {source.row[column]!r}, expected {expected}")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
     return read_raster(path)[0]
+
+
+def _read_mask(source):
+    mask, name = _read_image(source, "mask"), source.row["mask"]
+    values = np.unique(mask)
+    if len(values) != 2 or values[0] != 0:
+        got = f"{len(values)} gray values from {values[0]} to {values[-1]}"
+        expected = "0 outside the tumor and one other value inside"
+        remedy = "Save it as PNG; JPEG and smooth edges add values between"
+        raise ValueError(f"{name}: got {got}, expected {expected}. {remedy}")
+    if (share := (mask > 0).mean()) > 0.5:
+        got, remedy = f"{share:.0%} of the slice as tumor", "Invert the mask"
+        raise ValueError(f"{name}: got {got}, expected less than half. {remedy}")
+    return mask
 
 
 def map_slices(function, sources, n_jobs=None, description="", progress=True):
@@ -97,24 +172,36 @@ def map_slices(function, sources, n_jobs=None, description="", progress=True):
 
 
 def check_folder(directory, n_jobs=None, progress=True):
-    """Return what a folder has: found (per class), missing files, notes, problems."""
-    directory, sources = Path(directory), find_slices(directory)
+    """Check all slices of a folder, and whether they can be split into folds.
+
+    Returns
+    -------
+    report : dict of found (slices per class), missing (file numbers), notes and
+        problems (of place and text; files with the same problem are one), and index
+        (DataFrame of file, pid, label, fold, family; None if there are problems)
+    """
+    directory, sources = Path(os.path.abspath(directory)), find_slices(directory)
     results = list(map_slices(_check_slice, sources, n_jobs, "checking", progress))
-    errors = [result for result in results if isinstance(result, DatasetError)]
+    problems = _group_problems([r for r in results if isinstance(r, DatasetError)])
     rows = [result for result in results if isinstance(result, tuple)]
     table = pd.DataFrame(rows, columns=["file", "pid", "label", "fold"])
-    kind, missing = None, set()
+    notes, missing, index = _find_ignored(directory, sources), set(), None
     try:
-        _, kind = find_folds(directory, table)
-    except DatasetError as error:
-        errors.append(error)
-    if kind == "cvind":
-        missing = set(range(1, len(read_cvind(directory)) + 1))
+        folds, kind = find_folds(directory, table)
+        if kind == "cvind":
+            missing = set(range(1, len(read_cvind(directory)) + 1))
+        if kind == "made":
+            notes.append("no folds are given: families are grouped")
+        if not problems:
+            index = _check_splits(directory, table, folds)
+    except (DatasetError, LeakageError) as error:
+        problems.append(tuple(str(error).split(": ", 1)))
     return {
         "found": {name: int(table["label"].eq(k).sum()) for k, name in LABELS.items()},
         "missing": sorted(missing.difference(source.file for source in sources)),
-        "notes": ["no folds are given: families are grouped"] if kind == "made" else [],
-        "problems": [tuple(str(error).split(": ", 1)) for error in errors],
+        "notes": notes,
+        "problems": problems,
+        "index": index,
     }
 
 
@@ -124,6 +211,51 @@ def _check_slice(source):
     except DatasetError as error:
         return error
     return item.file, item.pid, item.label, item.fold
+
+
+def _group_problems(errors):
+    """Join errors that differ in numbers and paths only, as (place, text)."""
+    groups = {}
+    for error in errors:
+        place, text = str(error).split(": ", 1)
+        kind = re.sub(r"\S*[/\\.]\S*|\d+|\(.*?\)", "", text)
+        groups.setdefault(kind, []).append((place, text))
+    problems = []
+    for (place, text), *others in groups.values():
+        names = shorten(
+            ", ".join(re.split(r"[/,] ?", place)[-1] for place, _ in others)
+        )
+        place += f" and {len(others)} more ({names})" if others else ""
+        problems.append((place, text))
+    return problems
+
+
+def _find_ignored(directory, sources):
+    """Return notes on the files and the columns that are not read."""
+    used = {source.path for source in sources}
+    used |= {directory / name for name in ("cvind.mat", "planes.csv", "phantom.json")}
+    for source in sources:
+        used |= {source.image_path(name) for name in ("image", "mask") if source.row}
+    files = [path for path in list_files(directory) if path not in used]
+    known = [*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS, ""]
+    columns = [name for name in sources[0].row or [] if name not in known]
+    notes = [f"ignored {list_names(files, directory)}"] if files else []
+    return notes + [f"ignored columns {', '.join(columns)}"] * bool(columns)
+
+
+def _check_splits(directory, table, folds):
+    """Return the table with folds; DatasetError if a fold cannot be the test fold."""
+    index = table.assign(family=table["pid"].map(patient_family))
+    try:
+        index["fold"] = assign_folds(index, "family") if folds is None else folds
+        if empty := sorted({*FOLDS} - {*index["fold"]}):
+            expected = "slices in each of 1 to 5. Complete the folds, or give none"
+            raise DatasetError(f"folds: got none in {empty}, expected {expected}.")
+        for fold in FOLDS:
+            make_split(index, "official", fold)
+    except (DatasetError, LeakageError) as error:
+        raise DatasetError(f"{directory}: {error}") from None
+    return index
 
 
 def find_folds(directory, table):

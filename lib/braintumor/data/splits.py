@@ -1,5 +1,6 @@
 """Cross-validation splits and their audit for leakage."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from braintumor.core.errors import DatasetError, LeakageError, ParameterError
+from braintumor.data.labels import LABELS
 
 FOLDS = (1, 2, 3, 4, 5)
 GROUP_COLUMNS = {  # of the protocols: slices of one group are in one fold
@@ -55,7 +57,7 @@ def _split_rows(table, column, n_parts, seed):
         return KFold(n_parts, shuffle=True, random_state=seed).split(table)
     n_groups = table.groupby("label")[column].nunique()
     if n_groups.min() < n_parts:
-        got = f"label {n_groups.idxmin()}: got {n_groups.min()} patients"
+        got = f"{LABELS[n_groups.idxmin()]}: got {n_groups.min()} patients"
         raise DatasetError(f"{got}, expected {n_parts} or more. Add patients.")
     splitter = StratifiedGroupKFold(n_parts, shuffle=True, random_state=seed)
     return splitter.split(table, table["label"], table[column])
@@ -102,8 +104,14 @@ def make_split(index, protocol, fold, seed=0, validation=0.15, shift=0):
         is_validation = folds[rest] == validation_fold(fold, shift)
         return Split(rest[~is_validation], rest[is_validation], test)
     if column is None:
+        labels = table["label"]
+        n_min = math.floor((labels.nunique() - 1) / validation) + 1  # rounded up
+        if len(rest) < n_min or labels.value_counts().min() < 2:
+            got = f"{len(rest)} slices outside fold {fold}"
+            expected = f"{n_min} or more, 2 or more of each label. Add slices"
+            raise DatasetError(f"slice folds: got {got}, expected {expected}.")
         train, validation = train_test_split(
-            rest, test_size=validation, stratify=table["label"], random_state=seed
+            rest, test_size=validation, stratify=labels, random_state=seed
         )
         return Split(np.sort(train), np.sort(validation), test)
     n_rarest = table.groupby("label")[column].nunique().min()
