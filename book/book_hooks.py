@@ -33,6 +33,7 @@ SCORES_PAGE = "notebooks/report/scores"  # made by a lab, on the published run
 
 
 def setup(app):
+    app.setup_extension("try_page")
     app.connect("config-inited", add_scores)
     app.add_role("page", XRefRole(innernodeclass=nodes.inline))
     app.connect("missing-reference", resolve_page)
