@@ -11,7 +11,7 @@ BIN := .venv/bin
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --snakefile workflow/Snakefile --rerun-incomplete \
   --configfile "config/$(PROFILE).yaml" --config profile="$(PROFILE)" data="$(DATA)"
 
-.PHONY: help book dry-run rulegraph unlock app test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
+.PHONY: help book course dry-run rulegraph unlock app test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,8 @@ rulegraph: .venv/done  ## draw the rules of a profile with Snakemake (needs Grap
 unlock: .venv/done  ## remove Snakemake's lock after a power cut or kill -9
 	$(SNAKEMAKE) --cores 1 --unlock
 
+course: .venv/done  ## build notebooks for students and instructors, slides and a quiz file in _build/course
+	$(BIN)/python workflow/build_course.py
 
 app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)
