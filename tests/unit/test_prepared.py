@@ -16,6 +16,7 @@ from braintumor.data.figshare import load_figshare_index, read_mat, write_cvind
 from braintumor.data.labels import PHANTOM_VERSION
 from braintumor.data.prepared import (
     cache_dir,
+    check_data,
     open_data,
     open_prepared,
     prepare_data,
@@ -224,16 +225,31 @@ def test_phantom_is_generated_once_per_version(root, monkeypatch):
 
 
 def test_relative_path_is_of_the_current_folder_then_of_the_project(root, monkeypatch):
-    (root / "here/mine").mkdir(parents=True)
+    for name in ("here/mine", "mine", "yours"):
+        (root / name).mkdir(parents=True)
     monkeypatch.chdir(root / "here")
-    assert resolve_data("mine") == root / "here/mine"
+    monkeypatch.setenv("HOME", str(root / "here"))
+    assert resolve_data("mine") == resolve_data("~/mine/") == root / "here/mine"
     assert resolve_data("yours") == root / "yours"
 
 
 def test_missing_folder_is_named_and_leaves_no_files(root):
-    with pytest.raises(DatasetError, match="mistyped"):
+    with pytest.raises(DatasetError, match=f"mistyped: .*{root}"):
         open_data("mistyped", 16)
     assert not list(root.iterdir())
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_data_are_checked_for_the_splits_of_a_run(root, is_prepared):
+    write_patients(root / "mine")
+    if is_prepared:
+        open_data("mine", 16)
+    check_data("mine", {("official", 1, 1, 0), ("family", 5, 1, 1)})
+    write_patients(root / "few", cvind=False)
+    for number in range(1, 8):
+        (root / f"few/{number}.mat").unlink()
+    with pytest.raises(DatasetError, match="few: meningioma: got 2 patients"):
+        check_data("few", {("official", 1, 1, 0)})
 
 
 def test_slice_is_read_by_its_number(root):

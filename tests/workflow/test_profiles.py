@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from samples import write_pairs
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
@@ -23,11 +24,12 @@ def check_schema(config):
 
 @pytest.fixture(scope="module")
 def list_jobs(make_project, tmp_path_factory):
-    """list_jobs(config): exit code of Snakemake's dry run, {rule: jobs}, output."""
+    """list_jobs(config, data): exit code of a dry run, {rule: jobs}, output."""
     project = make_project(tmp_path_factory.mktemp("profiles"))
 
-    def list_jobs(config):
+    def list_jobs(config, data="phantom"):
         project.write_profile(config)
+        project.data = data
         code, output = project.run("--dry-run", "--quiet", "rules")
         return code, dict(re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)), output
 
@@ -69,6 +71,12 @@ def test_profile_outside_the_schema_is_refused(changes, name):
 def test_parameter_that_no_notebook_has_is_refused(list_jobs, changes, name):
     code, _, output = list_jobs(read_config("smoke") | changes)
     assert code != 0 and f"{name}: " in output
+
+
+def test_data_that_no_run_can_use_are_refused(list_jobs, tmp_path):
+    folder = write_pairs(tmp_path / "few", fold=[n // 2 % 3 + 1 for n in range(30)])
+    code, _, output = list_jobs(read_config("smoke"), folder)
+    assert code != 0 and f"{folder}: folds: " in output
 
 
 @pytest.mark.parametrize(

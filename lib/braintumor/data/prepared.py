@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import warnings
 import zlib
@@ -15,12 +16,19 @@ from numpy.lib.format import open_memmap
 
 from braintumor.core.errors import DatasetError
 from braintumor.core.files import ROOT, atomic_directory, directory_lock, write_json
+from braintumor.core.folders import list_files
 from braintumor.data.figshare import SPACING_MM, load_figshare_index
-from braintumor.data.folder import find_folds, find_slices, map_slices, read_slice
+from braintumor.data.folder import (
+    check_folder,
+    find_folds,
+    find_slices,
+    map_slices,
+    read_slice,
+)
 from braintumor.data.labels import PHANTOM_VERSION, PLANES
 from braintumor.data.preprocessing import PERCENTILES, preprocess_slice, resize_mask
 from braintumor.data.raster import MAX_SIDE
-from braintumor.data.splits import assign_folds, patient_family
+from braintumor.data.splits import assign_folds, make_split, patient_family
 
 FORMAT_VERSION = 2  # raise it when the same slices would be prepared differently
 
@@ -125,7 +133,7 @@ def _complete_index(directory, index, kind):
 
 def _fingerprint(directory):
     """Hash names, sizes and times of the files in a folder: cheap at every opening."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    paths = sorted(path for path in list_files(directory) if path.is_file())
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
     return hashlib.sha256(json.dumps([FORMAT_VERSION, stats]).encode()).hexdigest()
 
@@ -136,6 +144,26 @@ def fingerprint_data(data):
         return f"phantom {PHANTOM_VERSION} {FORMAT_VERSION}"
     find_slices(resolve_data(data))  # raises if it holds none
     return _fingerprint(resolve_data(data))
+
+
+def check_data(data, splits):
+    """Raise DatasetError if `data` has problems, or a split cannot be made of it.
+
+    `splits` are (protocol, fold, seed, shift), see ``make_split``.
+    """
+    directory, index = resolve_data(data), None
+    fingerprint = _fingerprint(directory)
+    for path in cache_dir(data, 0).parent.glob("*/prepared.json"):
+        if json.loads(path.read_text())["fingerprint"] == fingerprint:
+            index = pd.read_parquet(path.with_name("index.parquet"))
+    if index is None:  # not prepared yet
+        report = check_folder(directory)
+        if problems := report["problems"]:
+            remedy = f"`braintumor data check {data}` lists all problems."
+            raise DatasetError(f"{': '.join(problems[0])} {remedy}")
+        index = report["index"]
+    for protocol, fold, seed, shift in sorted(splits):
+        make_split(index, protocol, fold, seed, shift=shift)
 
 
 def open_prepared(folder):
@@ -183,8 +211,6 @@ def _find_or_generate(data):
                 shutil.rmtree(directory)
             if not directory.exists():
                 write_phantom(directory)
-    if not directory.is_dir():
-        raise DatasetError(f"{directory}: no such folder. Check the name.")
     return directory
 
 
@@ -203,7 +229,11 @@ def resolve_data(data):
     if data == "phantom":
         return ROOT / "data" / "phantom"
     path = Path(data).expanduser()
-    return path.resolve() if path.exists() else (ROOT / path).resolve()
+    places = [place for place in (path, ROOT / path) if os.path.lexists(place)]
+    if not places:
+        expected = f"a folder below {Path.cwd()} or {ROOT}. Check the name"
+        raise DatasetError(f"{data}: got no such folder, expected {expected}.")
+    return places[0].resolve()
 
 
 def read_slice_by_number(data, file):
