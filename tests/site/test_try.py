@@ -42,6 +42,11 @@ const result = document.getElementById("try").prediction;
 const join = (values) => Array.from(values).join(",");
 return result && {...result, mask: join(result.mask), gradcam: join(result.gradcam)};
 """
+DROP = """
+const dataTransfer = new DataTransfer();
+dataTransfer.items.add(new File(["a text"], "dropped.txt"));
+document.dispatchEvent(new DragEvent("drop", {dataTransfer, cancelable: true}));
+"""
 TEXT = "return document.querySelector(`#try ${arguments[0]}`)?.innerText ?? ''"
 
 
@@ -220,6 +225,9 @@ def test_bad_file_is_an_error_message(browser, address, tmp_path, message):
 @pytest.mark.browser
 def test_old_browser_and_missing_file_are_error_messages(browser, address):
     browser.get(address)
+    browser.execute_script(DROP)
+    assert press(browser)[2].startswith("dropped.txt: File: got another format")
+    browser.refresh()
     browser.execute_script("document.querySelector('[value=file]').click()")
     assert "got none, expected one PNG or JPEG" in press(browser)[2]
     browser.execute_script("delete window.DecompressionStream")
