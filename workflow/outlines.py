@@ -58,7 +58,7 @@ def predict_outlines(predictor, path, row):
     image = read_image(path)
     prediction = predictor.predict(image)
     dice = compute_dice(image.mask, prediction.mask)
-    is_same, got = abs(dice - row["dice"]) < 1e-4, f"Dice {dice:.4f} of slice {path}"
+    is_same, got = abs(dice - row["dice"]) < 1e-3, f"Dice {dice:.4f} of slice {path}"
     remedy = "Give the slices, and the networks, of the published run"
     require(is_same, "outlines", got, f"{row['dice']:.4f} as published", remedy)
     columns = ["file", "pid", "fold", "y_true", "dice", "group"]

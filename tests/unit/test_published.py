@@ -144,4 +144,15 @@ def test_saliency_and_ood_tables_are_of_the_published_networks():
     predictions = scores.load_predictions(FULL, "classify")[0]
     assert table["y_pred"].tolist() == predict_classes(predictions).tolist()
     masks = scores.load_predictions(FULL, "segment")[0]
-    assert np.allclose(table["dice"], masks["dice"], atol=1e-4)
+    assert np.allclose(table["dice"], masks["dice"], atol=1e-3)  # a pixel by rounding
+
+
+def test_outlines_are_of_the_published_masks():
+    outlines = json.loads((FULL / "outlines.json").read_text())
+    assert outlines["networks"] == {path.stem: sha256(path) for path in find_networks()}
+    dice = scores.load_predictions(FULL, "segment")[0].set_index("file")["dice"]
+    groups = pd.DataFrame(outlines["slices"]).groupby("group", sort=False)["dice"]
+    assert groups.size().to_dict() == {"good": 8, "typical": 8, "bad": 8}
+    assert groups.mean().is_monotonic_decreasing
+    for outline in outlines["slices"]:
+        assert outline["dice"] == pytest.approx(dice[outline["file"]], abs=1e-4)

@@ -72,7 +72,7 @@ def plot_outlines(outlines, images=None, columns=4):
                 ax.plot(x, y, color, lw=1.5, ls="--" if name == "predicted" else "-")
         points = scale * np.concatenate(outline["true"] + outline["predicted"])
         center, half = (points.max(0) + points.min(0)) / 2, np.ptp(points, axis=0).max()
-        half = max(0.75 * half, 0.22 * len(image))
+        half = max(0.7 * half, 0.16 * len(image))
         ax.set(xlim=center[0] + [-half, half], ylim=center[1] + [half, -half])
     handles = [Patch(color=c, label=f"{name} border") for name, c in lines.items()]
     place = {"loc": "outside lower center", "ncols": 2, "frameon": False}
@@ -96,5 +96,5 @@ def _plot_images(images, titles, columns, width=style.MAX_WIDTH):
     for ax, image, title in zip(used, images, titles, strict=True):
         ax.imshow(image, cmap="gray")
         lines = [textwrap.fill(line, int(13 * panel)) for line in title.split("\n")]
-        ax.set_title("\n".join(lines), fontsize="small")
+        ax.set_title("\n".join(lines), fontsize=10.5)
     return figure, used
