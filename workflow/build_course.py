@@ -19,6 +19,7 @@ OUTPUT, COURSE = ROOT / "_build" / "course", Path(__file__).parent / "course"
 LABS = sorted(ROOT.glob("notebooks/labs/0[0-7]_*.ipynb"))
 PAGES = [*LABS, *sorted(ROOT.glob("notebooks/report/*.ipynb")), *ROOT.glob("book/*.md")]
 ANSWER = re.compile(r"\n*:::\{dropdown\} Answer\n\*\*(\w)\.\*\* (.*?)\n:::", re.DOTALL)
+EXPECTED = re.compile(r"\n\n\*\*Expected:\*\* .*")
 OPTION = re.compile(r"^- \*\*(\w)\*\* (.+)$", re.MULTILINE)
 DIRECTIVE = re.compile(r":::\{\w+\} *(.*?)\n(?::class:.*?\n)?(.*?)\n:::", re.DOTALL)
 MYST = {  # what only MyST renders, and what stands for it in JupyterLab
@@ -109,9 +110,12 @@ def make_edition(notebook, with_answers):
 
 
 def build_notebooks():
-    """Write both editions of each lab, and run the instructor's exercises."""
+    """Write both editions of labs and sheets, and run the instructor's exercises."""
+    sheets = (COURSE / "sheets.md").read_text()
     for name, with_answers in (("student", False), ("instructor", True)):
         (OUTPUT / name).mkdir(parents=True, exist_ok=True)
+        text = sheets if with_answers else EXPECTED.sub("", sheets)
+        (OUTPUT / name / "sheets.md").write_text(text)
         for lab in LABS:
             notebook = make_edition(nbformat.read(lab, 4), with_answers)
             nbformat.write(notebook, OUTPUT / name / lab.name)
