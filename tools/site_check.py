@@ -46,6 +46,28 @@ CHECKS = (
     "names, labels, landmarks",
     "page weight under 2 MB",
     "search returns pages",
+    "no private words",
+)
+# Words of the first edition for which the field has standard terms.
+PRIVATE_WORDS = re.compile(
+    r"""\b(?:
+    ask(?:s|ed|ing)?\ (?:a|the|each|all)\ (?:\w+\ )?networks?
+    |(?:network|classifier|U-Net)s?\ (?:answer|say)s?
+    |(?:named|called)\ (?:rightly|right|wrongly|wrong)
+    |(?:name|call)(?:s|ed)?\ (?:a|the)\ tumors?
+    |(?:tumor|glioma|mask|slice|patient|split|sample|seed)s?\ (?:is|are|was|were)\ drawn
+    |drawn\ (?:at\ random|with\ replacement|well|worse|badly|anew)
+    |dr(?:aw|aws|ew|awing)\ (?:patients|slices|samples|a\ (?:mask|sample|split))
+    |look(?:s|ed|ing)?\ at\ (?:a|the|each)\ test
+    |foreign\ (?:image|slice|scan)s? |strangers? |doubts?
+    |surer |surest |surely |surety |(?:how|less|more|most|very)\ sure
+    |luck |lucky |luckiest |by\ heart
+    |cuts?\ (?:a|the)\ (?:\w+\ )?map |cut\ at\ (?:one\ )?half |heat\ ?maps?
+    |measured\ by\ hand |(?:kept|keeps?)\ apart |on\ (?:both|two)\ sides
+    |less\ (?:the\ )?baseline's |in\ a\ sentence |in\ words
+    |study\ of\ 2021
+    )\b""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 # Resolves when MathJax has rendered the page.
@@ -58,7 +80,10 @@ math.then(() => requestAnimationFrame(() => done()));
 
 MEASURE = """
 const errors = [...document.querySelectorAll('[data-mjx-error]')];
+const prose = document.querySelector('main').cloneNode(true);
+prose.querySelectorAll('pre, code, script, style').forEach(node => node.remove());
 return {
+  prose: prose.textContent,
   width: document.scrollingElement.scrollWidth,
   rendered: document.querySelectorAll('mjx-container').length,
   formulas: document.querySelectorAll('.math').length,
@@ -197,6 +222,8 @@ def check_desktop(site, measurement, add):
     images = measurement["images"]
     unnamed = [image["source"] for image in images if not is_alt_text(image["alt"])]
     add("alt text", len(images), unnamed)
+    words = PRIVATE_WORDS.findall(" ".join(measurement["prose"].split()))
+    add("no private words", 1, words)
     weight = page_weight(site, measurement["requests"])
     is_heavy = weight > MAX_PAGE_BYTES
     add("page weight under 2 MB", 1, [f"{weight / 1e6:.1f} MB"] * is_heavy)

@@ -25,6 +25,7 @@ BAD = {
     "contrast AA, light theme": '<p style="background: #fff; color: #aaa">pale</p>',
     "alt text": '<img src="pixel.svg" alt="../_images/pixel.svg">',
     "names, labels, landmarks": "<button></button>",
+    "no private words": "<p>Ask a network,<br>it draws a mask.</p>",
     "page weight under 2 MB": f"<!-- {'x' * 2_000_000} -->",
 }
 
