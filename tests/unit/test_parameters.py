@@ -1,5 +1,6 @@
 """Notebook parameters are checked against the notebook's own declaration."""
 
+import math
 from typing import Literal
 
 import nbformat
@@ -17,17 +18,25 @@ DECLARED = {
     "protocol": Literal["official", "family", "slice"],
     "folds": list[Literal[1, 2, 3]],
     "names": list[str],
+    "image_size": parameters.ImageSize,
+    "threads": parameters.Threads,
+    "seed": parameters.Seed,
+    "shear": parameters.Fraction,
 }
-VALUES = (1, 0.5, True, "phantom", "official", [1, 3], [])
+VALUES = (1, 0.5, True, "phantom", "official", [1, 3], [], 64, 0, 1, 0.2)
 DEFAULTS = dict(zip(DECLARED, VALUES, strict=True))
 BAD_VALUES = {
     "fold": ["3", 3.0, True],
-    "rate": ["0.5", False],
+    "rate": ["0.5", False, math.nan, math.inf],
     "augment": [1],
     "data": [None],
     "protocol": ["random", ["official"]],
     "folds": [[], [1, 1], [7], 3],
     "names": [["a", "a"], [1]],
+    "image_size": [0, 65, 48, 2048],
+    "threads": [-1, 100_000],
+    "seed": [-1, 2**32],
+    "shear": [-0.1, 1],
 }
 
 

@@ -8,6 +8,12 @@ import pydantic
 from braintumor.core.errors import ParameterError, describe_problem
 from braintumor.core.files import ROOT
 
+Fraction = Annotated[float, pydantic.Field(ge=0, lt=1)]
+HeadSize = Annotated[int, pydantic.Field(ge=0, le=1024, multiple_of=16)]
+ImageSize = Annotated[int, pydantic.Field(ge=64, le=1024, multiple_of=16)]
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
+Threads = Annotated[int, pydantic.Field(ge=0, le=256)]
+
 
 def check_parameters(namespace):
     """Validate the parameters of a running notebook, given its globals()."""
@@ -32,7 +38,9 @@ def notebook_parameters(notebook, overrides):
 
 
 def _validate(declared, values):
-    config = pydantic.ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    config = pydantic.ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
     fields = {name: (_with_constraints(kind), ...) for name, kind in declared.items()}
     model = pydantic.create_model("Parameters", __config__=config, **fields)
     try:
