@@ -11,16 +11,23 @@ BIN := .venv/bin
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --snakefile workflow/Snakefile --rerun-incomplete \
   --configfile "config/$(PROFILE).yaml" --config profile="$(PROFILE)" data="$(DATA)"
 
+.NOTPARALLEL:  # the book and the tests would wait for each other's locks
 .PHONY: help book course dry-run rulegraph unlock app test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+ifneq ($(shell cat .venv/done 2>/dev/null),$(CURDIR))
+.PHONY: .venv/done  # programs in it name the folder where it was made
+endif
 .venv/done: workflow/requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
+	@found=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1); \
+	case "$$found" in 3.11|3.12) ;; *) \
+	  echo "$(PYTHON): got $$found, but Python 3.11 or 3.12 is needed. Name it: make PYTHON=python3.12" >&2; exit 1;; esac
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r workflow/requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
-	touch $@
+	echo "$(CURDIR)" > $@
 
 book: .venv/done  ## run the notebooks and build the pages (PROFILE=quick DATA=phantom CORES=2 CLUSTER=slurm)
 	$(SNAKEMAKE) $(if $(CLUSTER),--profile "workflow/profiles/$(CLUSTER)",--cores $(CORES)) --quiet rules
