@@ -25,11 +25,37 @@ def main(arguments=None):
     try:
         return args.run(args) or 0
     except (DatasetError, ParameterError, OSError) as error:
-        print(f"braintumor: {printable(str(error))}", file=sys.stderr)
+        print(f"braintumor: {printable(_describe(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nbraintumor: interrupted; finished files are kept", file=sys.stderr)
         return 130
+
+
+def _describe(error):
+    """Return the message of an error, of one of the system with its path first."""
+    if not (isinstance(error, OSError) and error.filename):
+        return str(error)
+    problem = f"{error.strerror}. Check the path"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        problem = "is a file or in one, expected a folder. Name another"
+    return f"{error.filename}: {problem}."
+
+
+def _folder(text):
+    return Path(text).expanduser()
+
+
+def _number(low, high):
+    """Return a converter of text to a whole number from `low` to `high`."""
+
+    def convert(text):
+        if not text.isdecimal() or not low <= int(text) <= high:
+            expected = f"a whole number from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"got {text}, expected {expected}")
+        return int(text)
+
+    return convert
 
 
 def _build_parser():
@@ -38,32 +64,32 @@ def _build_parser():
     data = commands.add_parser("data", help="download, check or prepare slices")
     data = data.add_subparsers(required=True, metavar="COMMAND")
     add = _add_command(data, "download", _download, "download figshare's files")
-    add("directory", type=Path)
+    add("directory", type=_folder)
     add("--base-url", help="mirror with figshare's file ids")
     add = _add_command(data, "check", _check, "report missing and broken files")
-    add("directory", type=Path)
+    add("directory", type=_folder)
     add = _add_command(data, "phantom", _phantom, "generate the synthetic dataset")
-    add("directory", type=Path)
-    add("--patients", type=int, default=60)
-    add("--size", type=int, default=256, help="pixels per side")
-    add("--seed", type=int, default=0)
+    add("directory", type=_folder)
+    add("--patients", type=_number(15, 2000), default=60)
+    add("--size", type=_number(64, 1024), default=256, help="pixels per side")
+    add("--seed", type=_number(0, 2**31 - 1), default=0)
     add = _add_command(data, "export-png", _export_png, "write PNG files by class")
-    add("directory", type=Path)
-    add("out", type=Path)
+    add("directory", type=_folder)
+    add("out", type=_folder)
     add = _add_command(data, "prepare", _prepare, "scale and resize slices")
     add("data", help='folder of slices, or "phantom"')
-    add("--size", type=int, required=True, help="pixels per side")
+    add("--size", type=_number(16, 4096), required=True, help="pixels per side")
     add("--minmax", action="store_true", help="scale from minimum to maximum")
     add = _add_command(commands, "predict", _predict, "classify and segment images")
-    add("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    add("images", nargs="+", type=_folder, metavar="IMAGE_OR_FOLDER")
     add("--slice", type=int, metavar="N", help="slice, page or frame of a file, from 1")
     text = "use the network not trained on the patient, of figshare's slices"
     add("--held-out", action="store_true", help=text)
     add("--json", action="store_true", help="print JSON, a line per image")
-    add("--out", type=Path, help="folder for masks, overlays and HTML reports")
+    add("--out", type=_folder, help="folder for masks, overlays and HTML reports")
     add = _add_command(commands, "app", _serve_app, "serve the app on this computer")
     add("--data", default="phantom", help="folder of slices to browse")
-    add("--port", type=int, default=8866)
+    add("--port", type=_number(1, 65535), default=8866)
     return parser
 
 
@@ -82,8 +108,9 @@ def _download(args):
 
 def _check(args):
     from braintumor.data.folder import check_folder
+    from braintumor.data.prepared import resolve_data
 
-    report = check_folder(args.directory)
+    report = check_folder(resolve_data(str(args.directory)))
     lines = [f"problem  {file}: {text}" for file, text in report["problems"]]
     lines += [f"note     {note}" for note in report["notes"]]
     if numbers := report["missing"]:
@@ -138,7 +165,9 @@ def _predict(args):
 
 def _check_out(out, images):
     folders = [path.resolve() for path in images if path.is_dir()]
-    if out and (out.is_file() or {out.resolve(), *out.resolve().parents} & {*folders}):
+    if out and out.exists() and not out.is_dir():
+        raise FileExistsError(None, None, out)
+    if out and {out.resolve(), *out.resolve().parents} & {*folders}:
         raise ParameterError(
             f"--out: got {out}, expected a folder apart from those of the images, "
             "where its files would be predicted next time. Name another."
@@ -146,7 +175,5 @@ def _check_out(out, images):
 
 
 def _serve_app(args):
-    if not 0 < args.port < 65536:
-        raise ParameterError(f"--port: got {args.port}, expected 1 to 65535.")
     serve = str(ROOT / "app" / "serve.py")
     os.execv(sys.executable, [sys.executable, serve, args.data, str(args.port)])

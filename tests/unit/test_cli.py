@@ -126,9 +126,38 @@ def test_data_prepare_makes_what_notebooks_open(
     assert len(prepared.open_prepared(folder).images)
 
 
-def test_error_is_one_line(tmp_path, capsys):
-    assert cli.main(["data", "export-png", str(tmp_path / "a\nb"), "out"]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["data", "check"],
+        ["data", "phantom"],
+        ["data", "download"],
+        ["predict", __file__, "--out"],
+        ["data", "export-png"],
+    ],
+)
+def test_file_in_place_of_a_folder_is_one_line(tmp_path, capsys, command):
+    path = tmp_path / "a\nb"
+    path.touch()
+    assert cli.main([*command, str(path), *["out"] * (len(command[-1]) == 10)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nb" in line and "expected a folder" in line and "Errno" not in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["app", "--port", "99999"],
+        ["app", "--port", "0"],
+        ["app", "--port", "http"],
+        ["data", "phantom", "x", "--patients", "-1"],
+        ["data", "prepare", "phantom", "--size", "0"],
+    ],
+)
+def test_number_out_of_range_is_named_with_its_option(capsys, options):
+    with pytest.raises(SystemExit):
+        cli.main(options)
+    assert f"{options[-2]}: got {options[-1]}, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -231,7 +231,8 @@ def resolve_data(data):
     path = Path(data).expanduser()
     places = [place for place in (path, ROOT / path) if os.path.lexists(place)]
     if not places:
-        expected = f"a folder below {Path.cwd()} or {ROOT}. Check the name"
+        parents = " or ".join(sorted({str(Path.cwd()), str(ROOT)}))
+        expected = f"a folder below {parents}. Check the name"
         raise DatasetError(f"{data}: got no such folder, expected {expected}.")
     return places[0].resolve()
 
