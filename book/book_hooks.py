@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx.errors import ConfigError
 from sphinx.roles import XRefRole
@@ -29,6 +30,8 @@ FORMATS = {
     "median HD95 (mm)": "{:.1f} mm",
     "share of zero overlap": "{:.1%}",
 }
+# "", "-0.5", "1,234", "94.8% (92.7–96.5)", "+0.1 (-0.2 to +0.3)", "290 of 301"
+NUMBER = re.compile(r"(?:[-+−–\d.,%() ]|NaN|of|to|mm)*")
 SCORES_PAGE = "notebooks/report/scores"  # made by a lab, on the published run
 
 
@@ -42,6 +45,7 @@ def setup(app):
     # after the theme has added its buttons
     app.connect("html-page-context", add_buttons, priority=600)
     app.connect("html-page-context", fix_roles)
+    app.connect("html-page-context", fix_tables)
     app.connect("build-finished", copy_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -151,6 +155,32 @@ def fix_roles(app, pagename, templatename, context, doctree):
     if "citation-list" in context.get("body", ""):
         roles = r' role="(doc-biblioentry|list)"'
         context["body"] = re.sub(roles, "", context["body"])
+
+
+def fix_tables(app, pagename, templatename, context, doctree):
+    """Align numbers of DataFrames to the right, and use one row as their head."""
+    table = r'<table border="1" class="dataframe">.*?</table>'
+    context["body"] = re.sub(table, fix_table, context.get("body", ""), flags=re.DOTALL)
+
+
+def fix_table(match):
+    """Return the HTML of a DataFrame with classes, and without nearly empty rows."""
+    table = BeautifulSoup(match[0], "html.parser")
+    head, *more = table.thead.find_all("tr")
+    for row in more:  # the names of the index: they go into the row above
+        names = [cell.get_text() for cell in row.find_all("th")]
+        if not any(names[len(table.tbody.tr.find_all("th")) :]):
+            for cell, name in zip(head.find_all("th"), names, strict=False):
+                cell.string = cell.get_text() or name
+            row.decompose()
+    rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
+    width = max(map(len, rows))
+    for cells in zip(*[row for row in rows if len(row) == width], strict=True):
+        texts = [cell.get_text() for cell in cells if cell.name == "td"]
+        if any(texts) and all(map(NUMBER.fullmatch, texts)):
+            for cell in cells:
+                cell["class"] = "number"
+    return str(table)
 
 
 def copy_notebooks(app, error):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from book_figures import save_figures
 
 SOURCE, OUTPUT = Path("_build/source"), Path("_build/html")
 
@@ -35,6 +36,7 @@ def assemble_source(pages):
     shutil.copytree("book", SOURCE / "book")
     for name in ("_config.yml", "CONTRIBUTING.md"):
         shutil.copy(name, SOURCE)
+    save_figures(SOURCE / "book" / "figures")
     for page, executed in pages.items():
         target = SOURCE / "notebooks" / f"{page}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import re
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from docutils import nodes
 from sphinx.errors import ConfigError
@@ -108,3 +110,14 @@ def test_reference_list_loses_roles_that_aria_does_not_allow():
     context = {"body": body}
     hooks.fix_roles(None, "", "", context, None)
     assert "role=" not in context["body"]
+
+
+def test_table_has_one_head_and_numbers_to_the_right():
+    rows = {"accuracy": ["94.8% (92.7–96.5)", ""], "plane": ["axial", "coronal"]}
+    table = pd.DataFrame(rows, ["a", "b"]).rename_axis("run").to_html()
+    context = {"body": f"<p>before</p>{table}<p>after</p>"}
+    hooks.fix_tables(None, "", "", context, None)
+    head, *body = re.findall("<tr.*?</tr>", context["body"], re.DOTALL)
+    assert re.findall(">(.*)</th>", head) == ["run", "accuracy", "plane"]
+    assert len(body) == 2 and body[0].count("number") == 1
+    assert '<th class="number">accuracy' in head

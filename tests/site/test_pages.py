@@ -2,6 +2,7 @@
 
 import re
 
+import book_figures
 import pytest
 import yaml
 
@@ -71,6 +72,15 @@ def test_referenced_pages_are_in_the_table_of_contents():
     for text in TEXTS.values():
         targets |= set(re.findall(r"\{page\}`[^`]+ <([^`]+)>`", text))
     assert targets and targets <= names
+
+
+def test_figures_of_prose_pages_are_made(tmp_path, monkeypatch):
+    named = set(re.findall(r":file: figures/(\w+).html", "".join(TEXTS.values())))
+    assert named == set(book_figures.FIGURES)
+    few = {name: book_figures.FIGURES[name] for name in ("masks", "slices", "splits")}
+    monkeypatch.setattr(book_figures, "FIGURES", few)
+    book_figures.save_figures(tmp_path)
+    assert all("<figcaption>" in path.read_text() for path in tmp_path.iterdir())
 
 
 def test_named_exercises_exist():
