@@ -12,6 +12,7 @@ from io import TextIOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -67,6 +68,15 @@ def execute(notebook, page, parameters):
     shutil.copyfile(partial, page)
 
 
+def hide_parameters(page):
+    """Remove the cell of injected parameters from a page of the report."""
+    notebook = nbformat.read(page, 4)
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata.tags.append("remove-cell")
+    nbformat.write(notebook, page)
+
+
 def remove_checkpoints(outputs):
     """Remove the hidden folders of finished trainings."""
     for folder in {Path(path).parent for path in outputs}:
@@ -75,4 +85,6 @@ def remove_checkpoints(outputs):
 
 snakemake = globals()["snakemake"]  # provided by Snakemake
 execute(snakemake.input[0], snakemake.output[0], snakemake.params["parameters"])
+if "report" in Path(snakemake.output[0]).parts:
+    hide_parameters(snakemake.output[0])
 remove_checkpoints(snakemake.output)
