@@ -12,7 +12,7 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from braintumor.core.files import ROOT
+from braintumor.core.files import ROOT, write_json
 from braintumor.data.labels import LABELS
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.models.joint import build_joint
@@ -73,8 +73,19 @@ def test_metrics_lab_compares_the_coverage_of_intervals(execute):
 def test_own_run_is_evaluated_and_its_scores_are_saved(execute, run, phantom_folder):
     given = {"run": str(run), "data": str(phantom_folder), "n_bootstrap": 20}
     given |= {"compared_runs": [f"{run}/../{run.name}"], "save_scores": True}
-    assert re.search("plane +(axial|coronal)", execute("05_evaluate", **given)[1])
+    outputs = execute("05_evaluate", **given)[1]
+    assert re.search("plane +(axial|coronal)", outputs) and "Epochs kept" in outputs
     assert "mean Dice" in json.loads((run / "scores.json").read_text())["segment"]
+
+
+def test_ensemble_is_evaluated_without_a_history(execute, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    for path in (tmp_path / "run").glob("*/fold-2"):
+        (path / "history.csv").unlink()
+        record = json.loads((path / "run.json").read_text())
+        write_json(path / "run.json", record | {"networks": ["a", "b"]})
+    cells, outputs = execute("05_evaluate", run=str(tmp_path / "run"), n_bootstrap=20)
+    assert "networks" in outputs and "Epochs kept" not in outputs
 
 
 def test_published_run_is_evaluated_but_its_scores_are_not_saved(execute):
