@@ -12,7 +12,7 @@ SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --snakefile workflow/Snakef
   --configfile "config/$(PROFILE).yaml" --config profile="$(PROFILE)" data="$(DATA)"
 
 .NOTPARALLEL:  # the book and the tests would wait for each other's locks
-.PHONY: help book course dry-run rulegraph unlock app test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
+.PHONY: help book course dry-run rulegraph unlock app external test site-check pdf archive fuzz lint bench chaos threads memory cluster-test lock clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ unlock: .venv/done  ## remove Snakemake's lock after a power cut or kill -9
 
 course: .venv/done  ## build notebooks for students and instructors, slides and a quiz file in _build/course
 	$(BIN)/python workflow/build_course.py
+
+external: .venv/done  ## score the published networks on the images of DATA/slices.csv, without training
+	$(BIN)/braintumor evaluate "$(DATA)"
 
 app: .venv/done  ## serve the app on this computer (DATA=phantom PORT=8866)
 	$(BIN)/braintumor app --data "$(DATA)" --port $(PORT)

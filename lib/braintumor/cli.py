@@ -12,8 +12,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from braintumor.core.errors import DatasetError, ParameterError, printable, shorten
-from braintumor.core.files import ROOT
+from braintumor.core.errors import (
+    DatasetError,
+    ParameterError,
+    printable,
+    require,
+    shorten,
+)
+from braintumor.core.files import ROOT, atomic_write
 
 
 def main(arguments=None):
@@ -87,6 +93,11 @@ def _build_parser():
     add("--held-out", action="store_true", help=text)
     add("--json", action="store_true", help="print JSON, a line per image")
     add("--out", type=_folder, help="folder for masks, overlays and HTML reports")
+    add = _add_command(
+        commands, "evaluate", _evaluate, "score networks on other slices"
+    )
+    add("directory", type=_folder, help="folder of images with a table slices.csv")
+    add("--out", type=_folder, default=Path("results/external"), help="folder")
     add = _add_command(commands, "app", _serve_app, "serve the app on this computer")
     add("--data", default="phantom", help="folder of slices to browse")
     add("--port", type=_number(1, 65535), default=8866)
@@ -152,8 +163,7 @@ def _predict(args):
         print(report.HEADER)
     for path, prediction in predict_files(paths, args.slice, args.held_out):
         if isinstance(prediction, DatasetError):
-            message = str(prediction).replace("slice_number", "--slice")
-            tqdm.write(f"braintumor: {message}", file=sys.stderr)
+            tqdm.write(f"braintumor: {prediction}", file=sys.stderr)
             exit_code = 1
             continue
         result = {"path": str(path)} | report.to_dict(prediction)
@@ -172,6 +182,29 @@ def _check_out(out, images):
             f"--out: got {out}, expected a folder apart from those of the images, "
             "where its files would be predicted next time. Name another."
         )
+
+
+def _evaluate(args):
+    import nbconvert
+    import papermill
+
+    table = args.directory / "slices.csv"
+    remedy = "List the images in it (column image; optional: mask, label, patient)"
+    require(table.is_file(), table, "no file", "a table of the images", remedy)
+    _check_out(args.out, [args.directory])
+    args.out.mkdir(parents=True, exist_ok=True)
+    parameters = {"data": str(args.directory.resolve()), "out": str(args.out.resolve())}
+    page, executed = "notebooks/report/external.ipynb", args.out / "report.ipynb"
+    try:
+        papermill.execute_notebook(ROOT / page, executed, parameters, cwd=str(ROOT))
+    except papermill.PapermillExecutionError as error:
+        raise DatasetError(f"{args.directory}: {error.evalue}") from None
+    exporter = nbconvert.HTMLExporter(exclude_input=True, mathjax_url="")
+    exporter.require_js_url = ""  # the page needs no network
+    html, _ = exporter.from_filename(executed)
+    with atomic_write(args.out / "report.html") as path:
+        path.write_text(html, encoding="utf-8")
+    print(f"wrote report.html, predictions.csv and scores.csv to {args.out}")
 
 
 def _serve_app(args):

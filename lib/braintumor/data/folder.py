@@ -49,7 +49,7 @@ def find_slices(directory):
     directory, paths = Path(os.path.abspath(directory)), {}
     files = list_files(directory)
     if directory / "slices.csv" in files:
-        return _read_table(directory / "slices.csv")
+        return read_rows(directory / "slices.csv")
     for path in files:
         is_slice = re.fullmatch(r"\d{1,9}\.mat", path.name, re.IGNORECASE)
         if is_slice and (other := paths.setdefault(int(path.stem), path)) != path:
@@ -62,12 +62,12 @@ def find_slices(directory):
     return [SliceSource(number, paths[number]) for number in sorted(paths)]
 
 
-def _read_table(table):
+def read_rows(table, required=REQUIRED_COLUMNS):
     """Read the rows of a CSV file as Excel, pandas or a person writes it."""
     header, *rows = _parse_table(table)
     columns = [cell.lower() for cell in header]
-    wrong = [name for name in REQUIRED_COLUMNS if columns.count(name) != 1]
-    expected = f"{', '.join(REQUIRED_COLUMNS)}, each once"
+    wrong = [name for name in required if columns.count(name) != 1]
+    expected = f"{', '.join(required)}, each once"
     require(not wrong, f"{table}: columns", shorten(header), expected, "Correct line 1")
     sources, images = [], {}
     for number, row in enumerate(rows, 1):
