@@ -98,11 +98,12 @@ def resolve_page(app, env, node, title):
 
 
 def set_title(app, doctree):
-    """Use a page's title in the table of contents everywhere."""
+    """Use a page's title in the table of contents everywhere, also as its heading."""
     site_map, name = app.env.external_site_map, app.env.docname
     if name in site_map and site_map[name].title:
         title = nodes.title("", site_map[name].title)
         app.env.titles[name] = app.env.longtitles[name] = title
+        doctree.next_node(nodes.title).replace_self(title.deepcopy())
 
 
 def add_buttons(app, pagename, templatename, context, doctree):

@@ -66,7 +66,9 @@ def test_title_in_the_table_of_contents_is_used_everywhere():
     title = SimpleNamespace(title="Classify: fold 2")
     env = SimpleNamespace(docname="a", external_site_map={"a": title})
     env.titles, env.longtitles = {}, {}
-    hooks.set_title(SimpleNamespace(env=env), None)
+    page = nodes.section("", nodes.title("", "Evaluate"))
+    hooks.set_title(SimpleNamespace(env=env), page)
+    assert page.astext() == title.title
     assert env.titles["a"].astext() == env.longtitles["a"].astext() == title.title
 
 
