@@ -17,7 +17,7 @@ from braintumor.core.files import ROOT
 
 OUTPUT, COURSE = ROOT / "_build" / "course", Path(__file__).parent / "course"
 LABS = sorted(ROOT.glob("notebooks/labs/0[0-7]_*.ipynb"))
-PAGES = [*LABS, *sorted(ROOT.glob("notebooks/report/*.ipynb")), *ROOT.glob("book/*.md")]
+PAGES = [*sorted(ROOT.glob("notebooks/*/*.ipynb")), *sorted(ROOT.glob("book/*.md"))]
 ANSWER = re.compile(r"\n*:::\{dropdown\} Answer\n\*\*(\w)\.\*\* (.*?)\n:::", re.DOTALL)
 EXPECTED = re.compile(r"\n\n\*\*Expected:\*\* .*")
 OPTION = re.compile(r"^- \*\*(\w)\*\* (.+)$", re.MULTILINE)
