@@ -125,7 +125,8 @@ def test_outline_surrounds_a_mask_and_its_hole():
 
 
 def test_prediction_follows_its_warnings_and_is_compared_with_the_truth():
-    prediction = make_prediction(InputImage("<script>", SLICE, is_color=True))
+    image = InputImage("<script>", SLICE, warnings=("it is a color image",))
+    prediction = make_prediction(image)
     assert app.describe_status(prediction).startswith("Unreliable prediction")
     html = pages.render_prediction(prediction)
     assert html.index("It is a color image") < html.index("Predicted class")

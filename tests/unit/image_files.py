@@ -1,5 +1,7 @@
 """Writers of small image files for the tests of the readers."""
 
+import struct
+
 import nibabel
 import numpy as np
 import PIL.Image
@@ -65,11 +67,31 @@ def make_dicom(pixels, storage=MRImageStorage, **attributes):
     return dataset
 
 
-def make_jpeg_dicom(content, syntax=JPEGBaseline8Bit):
-    """A dataset with the bytes of a compressed image of the size of GRAY."""
-    dataset = make_dicom(GRAY, PixelData=encapsulate([content]))
+def make_jpeg_dicom(content, syntax=JPEGBaseline8Bit, pixels=GRAY):
+    """A dataset with the bytes of a compressed image like `pixels`."""
+    dataset = make_dicom(pixels, PixelData=encapsulate([content]))
     dataset.file_meta.TransferSyntaxUID = syntax
     return dataset
+
+
+def encode_lossless_jpeg(pixels):
+    """Encode 16-bit pixels as JPEG Lossless: differences to the left, coded plainly."""
+    rows, columns = pixels.shape
+    table = bytes([0x00, 0, 0, 0, 0, 17, *[0] * 11, *range(17)])  # 17 codes of 5 bits
+    header = struct.pack(">BHHBBBB", 16, rows, columns, 1, 1, 0x11, 0)
+    segments = {0xC4: table, 0xC3: header, 0xDA: bytes([1, 1, 0, 1, 0, 0])}
+    jpeg = b"\xff\xd8"
+    for marker, content in segments.items():
+        jpeg += struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+    left = np.hstack([np.vstack([[[2**15]], pixels[:-1, :1]]), pixels[:, :-1]])
+    bits = ""
+    for difference in (pixels.astype(int) - left).ravel().tolist():
+        size = abs(difference).bit_length()
+        value = difference if difference > 0 else difference + 2**size - 1
+        bits += f"{size:05b}" + (f"{value:0{size}b}" if size else "")
+    bits += "1" * (-len(bits) % 8)
+    content = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return jpeg + content.replace(b"\xff", b"\xff\0") + b"\xff\xd9"
 
 
 def save_dicom(path, dataset, **settings):

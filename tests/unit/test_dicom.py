@@ -9,6 +9,7 @@ import pytest
 from image_files import (
     GRAY,
     WIDE,
+    encode_lossless_jpeg,
     make_dicom,
     make_jpeg_dicom,
     refuse,
@@ -17,16 +18,22 @@ from image_files import (
     write_dicom,
     write_jpeg_scans,
 )
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import (
+    HTJ2K,
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     EnhancedMRImageStorage,
     JPEG2000Lossless,
-    JPEGLSLossless,
+    JPEGLosslessSV1,
+    ParametricMapStorage,
     RLELossless,
+    RTDoseStorage,
     RTStructureSetStorage,
+    SegmentationStorage,
 )
 
 from braintumor.data.preprocessing import MAX_SIDE
@@ -91,9 +98,9 @@ def test_invalid_orientation_and_spacing_are_ignored(path, orientation, spacing)
 def test_color_is_converted_and_reported(path):
     rgb = np.dstack([GRAY] * 3)
     image = read_image(write_dicom(path, rgb))
-    assert np.array_equal(image.pixels, GRAY) and not image.is_color
+    assert np.array_equal(image.pixels, GRAY) and not image.warnings
     rgb[..., 0] = 255
-    assert read_image(write_dicom(path, rgb)).is_color
+    assert read_image(write_dicom(path, rgb)).warnings
 
 
 def test_frame_is_chosen(path):
@@ -140,10 +147,20 @@ def test_rle_and_jpeg_2000_are_read(path, tmp_path):
     assert np.array_equal(read_image(path).pixels, GRAY)
 
 
-@pytest.mark.parametrize("syntax", [JPEGLSLossless, DeflatedExplicitVRLittleEndian])
+def test_lossless_jpeg_is_read_if_it_is_whole_and_of_the_declared_size(path):
+    jpeg = encode_lossless_jpeg(WIDE)
+    dataset = make_jpeg_dicom(jpeg, JPEGLosslessSV1, WIDE)
+    assert np.array_equal(read_image(save_dicom(path, dataset)).pixels, WIDE)
+    dataset.Rows = 40
+    refuse(save_dicom(path, dataset), "JPEG size")
+    cut_short = make_jpeg_dicom(jpeg[:-40], JPEGLosslessSV1, WIDE)
+    refuse(save_dicom(path, cut_short), "end marker")
+
+
+@pytest.mark.parametrize("syntax", [HTJ2K, DeflatedExplicitVRLittleEndian])
 def test_syntax_without_decoder_is_named(path, syntax):
     dataset = make_dicom(WIDE)
-    if syntax == JPEGLSLossless:
+    if syntax == HTJ2K:
         dataset = make_jpeg_dicom(b"not decoded")
     dataset.file_meta.TransferSyntaxUID = syntax
     refuse(save_dicom(path, dataset), syntax.name)
@@ -159,6 +176,122 @@ def test_size_of_a_compressed_image_is_checked(path, tmp_path, monkeypatch):
 def test_jpeg_of_very_many_scans_is_refused(path, tmp_path):
     content = write_jpeg_scans(tmp_path / "a.jpg", 100).read_bytes()
     refuse(save_dicom(path, make_jpeg_dicom(content)), "scans")
+
+
+@pytest.mark.parametrize(
+    "pixels, changes, words",
+    [
+        (WIDE, {"storage": SegmentationStorage}, "Segmentation Storage, which is no"),
+        (WIDE, {"storage": RTDoseStorage}, "RT Dose Storage, which is no image"),
+        (WIDE, {"storage": ParametricMapStorage}, "Parametric Map Storage"),
+        (WIDE, {"Modality": "SEG"}, "no image"),
+        (WIDE, {"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, "MOSAIC"),
+        (np.dstack([WIDE] * 3), {}, "16-bit channels"),
+        (WIDE, {"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
+        (WIDE, {"PixelData": WIDE.tobytes()[:-2]}, "cut short"),
+    ],
+)
+def test_what_is_no_gray_slice_is_named(path, pixels, changes, words):
+    refuse(write_dicom(path, pixels, **changes), words)
+
+
+def test_missing_attribute_is_named(path):
+    dataset = make_dicom(WIDE)
+    del dataset.BitsStored
+    refuse(save_dicom(path, dataset), "BitsStored")
+
+
+@pytest.mark.parametrize(
+    "changes, warning",
+    [
+        ({"Modality": "CT"}, "declared as CT"),
+        ({"storage": CTImageStorage}, "CT Image Storage"),
+        ({"PixelData": WIDE.tobytes() + b"more"}, "4 bytes longer"),
+        ({"PixelData": WIDE.tobytes() + bytes(64)}, None),
+        ({"WindowCenter": 5, "WindowWidth": 2}, None),
+        ({"PixelPaddingValue": 9999}, None),
+    ],
+)
+def test_odd_slice_is_read_with_a_warning(path, changes, warning):
+    image = read_image(write_dicom(path, WIDE, **changes))
+    assert np.array_equal(image.pixels, WIDE)
+    assert warning in image.warnings[0] if warning else image.warnings == ()
+
+
+def set_text(dataset, keyword, text, vr="DS"):
+    """Set an attribute to text that pydicom would not write."""
+    tag, content = tag_for_keyword(keyword), text.encode()
+    content += b" " * (len(content) % 2)
+    raw = RawDataElement(BaseTag(tag), vr, len(content), content, 0, False, True)
+    dataset[tag] = raw
+
+
+@pytest.mark.parametrize(
+    "text, spacing, vr",
+    [
+        ("0,5\\0,75", (0.5, 0.75), "DS"),
+        ("0.5,0.75", (0.5, 0.75), "DS"),
+        ("0.5\\0.75", (0.5, 0.75), "UT"),
+        ("0.5 mm\\0.75 mm", (0.5, 0.75), "LO"),
+        ("0,5,0,75", None, "DS"),
+        ("isotropic", None, "DS"),
+    ],
+)
+def test_spacing_is_read_from_text_if_it_is_clear(path, text, spacing, vr):
+    dataset = make_dicom(WIDE)
+    set_text(dataset, "PixelSpacing", text, vr)
+    image = read_image(save_dicom(path, dataset))
+    assert np.array_equal(image.pixels, WIDE) and image.spacing_mm == spacing
+    assert bool(image.warnings) == (spacing is None)
+
+
+@pytest.mark.parametrize("text, slope", [("-2,5", -2.5), ("0", 1), ("none", 1)])
+def test_malformed_slope_does_not_change_the_slice(path, text, slope):
+    dataset = make_dicom(WIDE, RescaleIntercept=0)
+    set_text(dataset, "RescaleSlope", text)
+    assert np.allclose(read_image(save_dicom(path, dataset)).pixels, WIDE * slope)
+
+
+PADDED = np.where(np.eye(20, 32, dtype=bool), -2000, WIDE.astype(np.int16))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PixelPaddingValue": -2000},
+        {"PixelPaddingValue": -2100, "PixelPaddingRangeLimit": -1900},
+        {"PixelPaddingValue": -1900, "PixelPaddingRangeLimit": -2100},
+        {"PixelPaddingValue": -2000, "RescaleSlope": 1, "RescaleIntercept": 0},
+    ],
+)
+@pytest.mark.parametrize("colors", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_becomes_the_darkest_measured_value(path, changes, colors):
+    is_padding = np.eye(20, 32, dtype=bool)
+    write_dicom(path, PADDED, **changes, PhotometricInterpretation=colors)
+    pixels = read_image(path).pixels
+    assert set(pixels[is_padding]) == {pixels[~is_padding].min()}
+    order = -1 if colors == "MONOCHROME1" else 1
+    measured = WIDE[~is_padding].astype(int) * order
+    assert np.ptp(pixels[~is_padding] - measured) == 0
+
+
+def test_frames_that_are_not_declared_are_counted(path):
+    frames = np.stack([WIDE, WIDE + 1, WIDE + 2])
+    dataset = make_dicom(frames)
+    for is_compressed in (False, True):
+        if is_compressed:
+            dataset.compress(RLELossless, generate_instance_uid=False)
+        number = dataset.NumberOfFrames
+        del dataset.NumberOfFrames
+        assert refuse(save_dicom(path, dataset), "--slice").n_slices == 3
+        assert np.array_equal(read_image(path, 3).pixels, WIDE + 2)
+        dataset.NumberOfFrames = number
+
+
+@pytest.mark.parametrize("start", [bytes(128) + b"DICM", b"\x08\0"])
+def test_millions_of_empty_attributes_take_no_time(path, start):
+    path.write_bytes(start + bytes(10**8))
+    refuse(path, "DICOM")
 
 
 def test_dicom_without_pixels_is_refused(path):

@@ -43,7 +43,7 @@ def test_every_format_gives_the_same_slice(tmp_path, name, has_own_name):
     image = read_image(str(path))
     assert np.array_equal(image.pixels, PIXELS)
     assert image.pixels.dtype == (np.int16 if name == "slice.mat" else np.uint16)
-    assert image.name == path.name and not image.is_color
+    assert image.name == path.name and not image.warnings
     if name == "slice.mat":
         assert (image.patient, image.label) == ("MR040240B", 2)
         assert np.array_equal(image.mask, MASK) and image.mask.dtype == bool

@@ -36,27 +36,30 @@ def write_png(path, width, height, rows=b"", depth=8, color_type=0):
     return path
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P"])
-def test_gray_png_is_gray_in_any_mode(png, mode):
-    PIL.Image.fromarray(GRAY).convert(mode).save(png)
-    pixels, _, is_color = read_raster(png)
-    assert np.array_equal(pixels, GRAY) and pixels.dtype == np.uint8 and not is_color
+@pytest.mark.parametrize(
+    "mode, name",
+    [*((mode, "a.png") for mode in ("L", "RGB", "RGBA", "LA", "P")), ("CMYK", "a.tif")],
+)
+def test_gray_image_is_gray_in_any_mode(tmp_path, mode, name):
+    PIL.Image.fromarray(GRAY).convert(mode).save(tmp_path / name)
+    pixels, _, warnings = read_raster(tmp_path / name)
+    assert np.array_equal(pixels, GRAY) and pixels.dtype == np.uint8 and not warnings
 
 
 def test_transparent_pixels_are_black(png):
     rgba = np.dstack([GRAY, GRAY, GRAY, np.full_like(GRAY, 255)])
     rgba[:4] = (255, 0, 255, 0)
-    pixels, _, is_color = read_raster(save(png, rgba))
+    pixels, _, warnings = read_raster(save(png, rgba))
     assert np.array_equal(pixels[4:], GRAY[4:]) and not pixels[:4].any()
-    assert not is_color
+    assert not warnings
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
 def test_color_is_converted_and_reported(tmp_path, name):
     photo = np.zeros((20, 32, 3), np.uint8)
     photo[:, :16] = (200, 40, 90)
-    pixels, _, is_color = read_raster(save(tmp_path / name, photo))
-    assert is_color and pixels[10, 4] == pytest.approx(93.5, abs=2)  # ITU-R 601 luma
+    pixels, _, warnings = read_raster(save(tmp_path / name, photo))
+    assert warnings and pixels[10, 4] == pytest.approx(93.5, abs=2)  # ITU-R 601 luma
 
 
 @pytest.mark.parametrize("name, tolerance", [("a.jpg", 6), ("a.png", 0)])
@@ -72,11 +75,63 @@ def test_tiff_with_an_orientation_is_refused(tif):
     refuse(save(tif, GRAY, tiffinfo={274: 6}), "orientation")
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
-def test_tiff_keeps_its_depth(tif, dtype):
-    expected = (WIDE // 16).astype(dtype)
-    pixels, _, _ = read_raster(save(tif, expected))
-    assert np.array_equal(pixels, expected) and pixels.dtype == dtype
+def write_tiff(path, pixels, n_bits, sample_format, photometric=1, compression=1):
+    """Write a TIFF file of any kind, with its directory before the pixels."""
+    n_channels, content = pixels.shape[2] if pixels.ndim == 3 else 1, pixels.tobytes()
+    tags = {256: pixels.shape[1], 257: pixels.shape[0], 258: n_bits, 259: compression}
+    tags |= {262: photometric, 273: 200, 277: n_channels, 279: len(content)}
+    tags[339] = sample_format
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in tags)
+    header = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries
+    path.write_bytes(header.ljust(200, b"\0") + content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32"]
+)
+def test_tiff_keeps_its_values(tif, dtype):
+    low, high = (-1, 1) if dtype == "float32" else (np.iinfo(dtype).min, None)
+    high = high or np.iinfo(dtype).max
+    expected = np.linspace(low, high, 640).reshape(20, 32).astype(dtype)
+    sample_format = {"u": 1, "i": 2, "f": 3}[expected.dtype.kind]
+    write_tiff(tif, expected, 8 * expected.itemsize, sample_format)
+    assert np.array_equal(read_raster(tif)[0], expected)
+
+
+UNSUPPORTED = {
+    "64-bit floats": (WIDE.astype(float), 64, 3),
+    "16-bit floats": (WIDE.astype(np.float16), 16, 3),
+    "64-bit complex numbers": (WIDE.astype(np.complex64), 64, 6),
+    "64-bit signed integers": (WIDE.astype(int), 64, 2),
+    "16-bit unsigned integers in 2 channels": (np.dstack([WIDE] * 2), 16, 1),
+    "TIFF compression: got 34887": (GRAY, 8, 1, 1, 34887),  # LERC
+    "CIELAB": (np.dstack([GRAY] * 3), 8, 1, 8),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_tiff_that_is_not_read_is_named(tif, kind):
+    refuse(write_tiff(tif, *UNSUPPORTED[kind]), kind, "Save it as")
+
+
+def test_damaged_tiff_is_refused_silently(tif, capfd):
+    write_tiff(tif, GRAY, 8, 1, compression=8)  # not what Deflate writes
+    assert "libtiff" not in str(refuse(tif, "may be damaged"))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "marker, bits, name",
+    [(0xC1, 12, "12-bit DCT"), (0xC3, 16, "lossless"), (0xF7, 8, "JPEG-LS")],
+)
+def test_jpeg_that_is_not_read_is_named(tmp_path, marker, bits, name):
+    path = tmp_path / "a.jpg"
+    content = save(path, GRAY).read_bytes()
+    start = content.index(b"\xff\xc0")
+    header = struct.pack(">BBHB", 0xFF, marker, 11, bits)
+    path.write_bytes(content[:start] + header + content[start + 5 :])
+    refuse(path, f"{name}", "expected 8-bit DCT")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

@@ -34,7 +34,7 @@ def test_prediction_without_spacing_or_mask_has_no_area_or_box():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"image": InputImage("a", PIXELS, is_color=True)}, "color image"),
+        ({"image": InputImage("a", PIXELS, warnings=("color",))}, "color"),
         ({"image": InputImage("a", PIXELS, spacing_mm=(0.5, 1.0))}, "not square"),
         ({"n_models_trained_on_patient": 4}, "4 of the networks were trained"),
         ({"ood_scores": dict.fromkeys(OOD_SCORES, 2.0)}, "not look like"),

@@ -3,6 +3,7 @@
 import os
 import re
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +13,7 @@ import pandas as pd
 import pydantic
 from pydantic import AfterValidator, Field
 
-from braintumor.core.errors import DatasetError, describe_problem, shorten
+from braintumor.core.errors import DatasetError, describe_problem, require, shorten
 from braintumor.core.files import atomic_write
 from braintumor.data.hdf5 import open_mat, read_field
 from braintumor.data.labels import LABELS, PLANES
@@ -23,6 +24,7 @@ from braintumor.data.splits import FOLDS
 SPACING_MM = 0.49  # at 512 pixels, from the dataset's paper
 HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Sun Apr 02 2017 "
 HEADER = (HEADER + b"HDF5 schema 1.00 .").ljust(116) + bytes(8) + b"\0\2IM"
+SAVE_OTHERWISE = "Of HDF5 only figshare's .mat is read: save the slice as PNG or .npy"
 MATLAB_CLASSES = dict(uint16="char", int16="int16", uint8="logical", float64="double")
 
 
@@ -44,9 +46,9 @@ def _check_mask(mask, info: pydantic.ValidationInfo):
 
 
 def _check_border(border):
-    if len(border) < 3 or not np.isfinite(border).all():
+    if border.size < 6 or border.size % 2 or not np.isfinite(border).all():
         raise ValueError("expected x1 y1 x2 y2 ... of 3 or more finite points")
-    return border
+    return border.reshape(-1, 2)
 
 
 class Slice(pydantic.BaseModel, arbitrary_types_allowed=True):
@@ -70,8 +72,10 @@ class Slice(pydantic.BaseModel, arbitrary_types_allowed=True):
     def _read(cls, value):
         try:
             return value() if callable(value) else value
-        except Exception as error:  # h5py raises half a dozen types
-            raise ValueError(shorten(error)) from None
+        except DatasetError:
+            raise
+        except Exception:  # h5py raises half a dozen types
+            raise ValueError("cannot be read, may be damaged") from None
 
     @pydantic.model_validator(mode="after")
     def _complete(self):
@@ -97,16 +101,18 @@ def read_mat(path):
     """Read a file of the dataset as a Slice; a DatasetError lists its problems."""
     path = Path(path)
     with file_errors(path), open_mat(path) as mat:
+        names, remedy = shorten(", ".join(islice(mat, 9))) or "nothing", SAVE_OTHERWISE
+        require("cjdata" in set(mat), "HDF5 fields", names, "cjdata", remedy)
         read = partial(read_field, mat)
         return make_slice(
             path,
             {"pid": "PID", "mask": "tumorMask", "border": "tumorBorder"},
             file=int(path.stem) if re.fullmatch(r"\d{1,9}", path.stem) else 0,
             pid=lambda: "".join(map(chr, read("cjdata/PID").ravel())),
-            label=lambda: read("cjdata/label").item(),
+            label=lambda: np.squeeze(read("cjdata/label")).tolist(),
             image=lambda: read("cjdata/image").T,  # column-major
             mask=lambda: read("cjdata/tumorMask").T,
-            border=lambda: read("cjdata/tumorBorder").astype(float).reshape(-1, 2),
+            border=lambda: read("cjdata/tumorBorder").astype(float),
         )
 
 

@@ -1,13 +1,15 @@
 """Slices of DICOM files."""
 
+import io
 import logging
-import math
+import re
 
 import numpy as np
 import PIL.Image
 import pydicom
 from pydicom import uid
-from pydicom.filereader import read_dataset, read_preamble
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_dataset, read_partial, read_preamble
 
 from braintumor.core.errors import require, shorten
 from braintumor.core.files import memory_map
@@ -20,61 +22,201 @@ FUNCTIONAL_GROUPS = {
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
 }
+NEEDED = "Rows Columns BitsAllocated BitsStored PixelRepresentation SamplesPerPixel"
+NEEDED = (*NEEDED.split(), "PhotometricInterpretation")
+NOT_IMAGES = ("Segmentation", "RT ", "Parametric Map")  # classes that have pixels
+JPEG_SYNTAXES = (*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes)
+COMPRESSED = (*JPEG_SYNTAXES, uid.JPEG2000, uid.JPEG2000Lossless, uid.RLELossless)
+PIXEL_DATA = tag_for_keyword("PixelData")
+MAX_META_BYTES = 2**16
+MAX_ATTRIBUTES = 10_000  # files have hundreds
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 logging.getLogger("pydicom").disabled = True  # notes on odd files are not for users
 
 
 def read_dicom(path, slice_number=None):
-    """Return pixels, spacing_mm (or None) and is_color of one upright frame."""
+    """Return pixels, spacing_mm (or None) and warnings of one upright frame."""
     with memory_map(path) as content:
-        _refuse_deflated(content)
-        dataset = pydicom.dcmread(content, force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:  # no preamble: not compressed
-            syntaxes = uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian
-            is_implicit = bool(dataset.original_encoding[0])
-            dataset.file_meta.TransferSyntaxUID = syntaxes[is_implicit]
-        n_frames = _check_image(dataset)
-        frame = raster.select_slice(n_frames, "frame", slice_number)
-        if dataset.file_meta.TransferSyntaxUID in uid.JPEGTransferSyntaxes:
-            get_frame, data = pydicom.encaps.get_frame, dataset.PixelData
-            raster.check_scans(get_frame(data, frame, number_of_frames=n_frames))
-        pixels, is_color = pydicom.pixels.pixel_array(dataset, index=frame), False
+        _check_file_meta(content)
+        dataset, notes = _read_attributes(content), []
+    if "TransferSyntaxUID" not in dataset.file_meta:  # no preamble: not compressed
+        is_implicit, is_little_endian = dataset.original_encoding
+        syntax = (
+            uid.ExplicitVRLittleEndian if is_little_endian else uid.ExplicitVRBigEndian
+        )
+        syntax = uid.ImplicitVRLittleEndian if is_implicit else syntax
+        dataset.file_meta.TransferSyntaxUID = syntax
+    _check_object(dataset, notes)
+    _check_pixels(dataset)
+    dataset.NumberOfFrames = n_frames = _count_frames(dataset, notes)
+    frame = raster.select_slice(n_frames, "frame", slice_number)
+    pixels = _decode_frame(dataset, frame)
     if pixels.ndim == 3:
-        pixels, is_color = raster.to_gray(PIL.Image.fromarray(pixels))
-    slope = _get_attribute(dataset, frame, "RescaleSlope")
-    if slope is not None:
-        intercept = _get_attribute(dataset, frame, "RescaleIntercept") or 0
-        pixels = (pixels * float(slope) + float(intercept)).astype(np.float32)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        pixels = raster.invert(pixels)
-    return *_orient(dataset, frame, pixels), is_color
+        pixels, color_notes = raster.to_gray(PIL.Image.fromarray(pixels))
+        notes += color_notes
+    else:
+        pixels = _apply_attributes(dataset, frame, pixels, notes)
+    return *_orient(dataset, frame, pixels, notes), notes
 
 
-def _refuse_deflated(content):
-    """Refuse a deflated file, which pydicom would inflate to whatever size."""
+def _check_file_meta(content):
+    """Refuse what pydicom would read or inflate without an end."""
     read_preamble(content, force=True)
-    meta = read_dataset(content, False, True, stop_when=lambda tag, *_: tag.group != 2)
+
+    def is_after(tag, *_):
+        return tag.group != 2 or content.tell() > MAX_META_BYTES
+
+    meta = read_dataset(content, False, True, stop_when=is_after)
+    remedy = "Export it again"
+    is_short, is_command = content.tell() <= MAX_META_BYTES, content.read(2) == b"\0\0"
+    what, got = "DICOM file meta", "other attributes"
+    require(is_short and not is_command, what, got, "an image after it", remedy)
     syntax, remedy = meta.get("TransferSyntaxUID"), "Export it without compression"
     deflated, what = uid.DeflatedExplicitVRLittleEndian, "transfer syntax"
     require(syntax != deflated, what, deflated.name, "another one", remedy)
     content.seek(0)
 
 
-def _check_image(dataset):
-    """Return the number of frames of a gray or color image within the limits."""
-    kind = shorten(getattr(dataset.get("SOPClassUID"), "name", "none"))
-    remedy = "Give the file of a slice"
-    require("Rows" in dataset, "SOPClassUID", kind, "an MR image", remedy)
+def _read_attributes(content):
+    """Read attributes up to the pixels: what follows may be millions of empty ones."""
+    tags = []
+
+    def is_enough(tag, *_):
+        tags.append(tag)
+        return len(tags) > MAX_ATTRIBUTES or PIXEL_DATA in tags[-2:-1]
+
+    return read_partial(content, is_enough, force=True)
+
+
+def _check_object(dataset, notes):
+    """Refuse objects other than images, and note those of another modality than MR."""
+    kind = dataset.get("SOPClassUID") or dataset.file_meta.get(
+        "MediaStorageSOPClassUID"
+    )
+    kind = shorten(getattr(kind, "name", "an unknown class"))
+    modality = shorten(dataset.get("Modality") or "MR").upper()
+    remedy = "Give the file of the slice"
+    is_image = not any(word in kind for word in NOT_IMAGES) and modality != "SEG"
+    got = kind if "PixelData" in dataset else f"{kind} without pixels"
+    got = got if is_image else f"{kind}, which is no image"
+    has_pixels = is_image and "PixelData" in dataset
+    require(has_pixels, "DICOM object", got, "an MR image", remedy)
+    is_mosaic = "MOSAIC" in str(dataset.get("ImageType"))
+    what, got = "ImageType", "MOSAIC, all slices in one image"
+    remedy = "Convert it to NIfTI, for example with dcm2niix"
+    require(not is_mosaic, what, got, "one slice", remedy)
+    is_other_class = "Image Storage" in kind and not re.search("MR|Capture", kind)
+    if modality not in ("MR", "OT", "SC") or is_other_class:
+        notes.append(
+            f"it is declared as {modality} ({kind}); the networks know MR only"
+        )
+
+
+def _check_pixels(dataset):
+    """Refuse a size, color or compression that cannot be read here."""
+    missing = ", ".join(name for name in NEEDED if name not in dataset)
+    what, remedy = "DICOM attributes", "Export it again"
+    require(not missing, what, f"none for {missing}", "a value of each", remedy)
     raster.check_size(dataset.Rows, dataset.Columns)
     what, colors = "PhotometricInterpretation", dataset.PhotometricInterpretation
     is_known = colors.startswith(("MONOCHROME", "RGB", "YBR"))
     require(is_known, what, shorten(colors), "MONOCHROME2", "Export it in gray")
-    return int(dataset.get("NumberOfFrames") or 1)
+    bits, n_channels = dataset.BitsAllocated, dataset.SamplesPerPixel
+    is_8_bit, got = n_channels == 1 or bits == 8, f"{bits}-bit channels"
+    require(is_8_bit, "colors", got, "8 bits", "Export it in gray")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    is_known = syntax in uid.UncompressedTransferSyntaxes
+    if syntax in COMPRESSED:
+        is_known = pydicom.pixels.get_decoder(syntax).is_available
+    what, got, remedy = "transfer syntax", syntax.name, "Export it without compression"
+    require(is_known, what, shorten(got), "one that can be decoded here", remedy)
+
+
+def _count_frames(dataset, notes):
+    """Count the frames, declared or not; fewer than declared cannot be decoded."""
+    (n_declared,) = _read_numbers(dataset, 0, "NumberOfFrames", 1, notes) or [1]
+    syntax, content = dataset.file_meta.TransferSyntaxUID, dataset.PixelData
+    if syntax in COMPRESSED:
+        starts = b"" if syntax == uid.RLELossless else (b"\xff\xd8", b"\xff\x4f")
+        buffer = io.BytesIO(content)
+        pydicom.encaps.parse_basic_offsets(buffer)
+        fragments = pydicom.encaps.generate_fragments(buffer)
+        n_frames = sum(fragment.startswith(starts) for fragment in fragments)
+    else:
+        is_422 = dataset.PhotometricInterpretation == "YBR_FULL_422"
+        n_values = dataset.Rows * dataset.Columns
+        n_values *= 2 if is_422 else dataset.SamplesPerPixel
+        n_bytes = n_values * dataset.BitsAllocated // 8
+        n_frames = len(content) // n_bytes
+        rest = content[n_frames * n_bytes :].strip(b"\0")  # zeros are usual
+        if n_frames and len(rest) > 1:
+            notes.append(f"its PixelData is {len(rest):,} bytes longer than its size")
+    return max(int(n_declared), n_frames, 1)
+
+
+def _decode_frame(dataset, frame):
+    syntax, plugin = dataset.file_meta.TransferSyntaxUID, ""
+    if syntax in JPEG_SYNTAXES:  # libjpeg allocates what a stream declares
+        n_frames = dataset.NumberOfFrames
+        get_frame = pydicom.encaps.get_frame
+        content = get_frame(dataset.PixelData, frame, number_of_frames=n_frames)
+        is_whole = content.rstrip(b"\0").endswith(b"\xff\xd9")
+        what, remedy = "JPEG", "Export or download it again"
+        require(is_whole, what, "no end marker", "a whole image", remedy)
+        _, _, *size = raster.read_jpeg_header(content)
+        expected = [dataset.Rows, dataset.Columns, dataset.SamplesPerPixel]
+        remedy = "Export it without compression"
+        require(size == expected, "JPEG size", size, expected, remedy)
+    if syntax == uid.JPEGBaseline8Bit:
+        plugin = "pillow"  # the other one accepts damaged files
+    return pydicom.pixels.pixel_array(dataset, index=frame, decoding_plugin=plugin)
+
+
+def _apply_attributes(dataset, frame, stored, notes):
+    """Rescale and invert gray levels as declared; padding becomes the darkest one."""
+    pixels = stored
+    (slope,) = _read_numbers(dataset, frame, "RescaleSlope", 1, notes) or [0]
+    if slope:
+        (shift,) = _read_numbers(dataset, frame, "RescaleIntercept", 1, notes) or [0]
+        pixels = (pixels * slope + shift).astype(np.float32)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        pixels = raster.invert(pixels)
+    padding = _read_numbers(dataset, frame, "PixelPaddingValue", 1, notes)
+    if padding:
+        limit = _read_numbers(dataset, frame, "PixelPaddingRangeLimit", 1, notes)
+        limits = np.array([padding, limit or padding]).astype(np.int64)
+        limits = limits.astype(stored.dtype)  # -2000 may be written as 63536
+        is_padding = (stored >= limits.min()) & (stored <= limits.max())
+        if is_padding.any() and not is_padding.all():
+            pixels = np.where(is_padding, pixels[~is_padding].min(), pixels)
+    return pixels
+
+
+def _read_numbers(dataset, frame, keyword, count, notes):
+    """Read numbers of an attribute; None, with a note, if they are malformed.
+
+    Text such as "0,5", "0.5, 0.5" or "0.5 mm" is understood.
+    """
+    try:
+        value = _get_attribute(dataset, frame, keyword)
+        text = "\\".join(map(str, np.ravel(() if value is None else value)))
+    except Exception:  # pydicom raises half a dozen types
+        text = "unreadable"
+    decimal_mark = " " if "." in text else "."
+    numbers = [float(n) for n in NUMBER.findall(text.replace(",", decimal_mark))]
+    if len(numbers) == count and np.isfinite(numbers).all():
+        return numbers
+    if text:
+        notes.append(f"its {keyword} is ignored: got {shorten(text)}")
+    return None
 
 
 def _get_attribute(dataset, frame, keyword):
     """Get an attribute of the image, or of the functional group of a frame, or None."""
     if keyword in dataset:
         return dataset[keyword].value
+    if keyword not in FUNCTIONAL_GROUPS:
+        return None
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     for groups in [*frames[frame : frame + 1], *shared[:1]]:
@@ -83,15 +225,12 @@ def _get_attribute(dataset, frame, keyword):
     return None
 
 
-def _orient(dataset, frame, pixels):
+def _orient(dataset, frame, pixels, notes):
     """Return the pixels in radiological convention, and their spacing in mm."""
-    spacing = _get_attribute(dataset, frame, "PixelSpacing")
-    spacing = tuple(np.ravel(spacing or ()).astype(float).tolist())
-    if len(spacing) != 2 or not all(0 < mm < math.inf for mm in spacing):
-        spacing = None
-    cosines = _get_attribute(dataset, frame, "ImageOrientationPatient") or ()
-    cosines = np.ravel(cosines).astype(float)
-    right, down = cosines.reshape(2, 3) if cosines.size == 6 else np.zeros((2, 3))
+    spacing = _read_numbers(dataset, frame, "PixelSpacing", 2, notes)
+    spacing = tuple(spacing) if spacing and min(spacing) > 0 else None
+    cosines = _read_numbers(dataset, frame, "ImageOrientationPatient", 6, notes)
+    right, down = np.reshape(cosines or [0] * 6, (2, 3))
     normal = np.cross(right, down)
     if not np.linalg.norm(normal) > 0.5:  # not two directions
         return pixels, spacing

@@ -1,6 +1,7 @@
 """One image file of any common format, maybe hostile, as one upright gray slice."""
 
 import logging
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,24 @@ SUFFIXES += (".nii.gz",)
 FORMATS = "figshare's .mat (MATLAB v7.3), PNG, JPEG, TIFF, NumPy .npy, DICOM or NIfTI"
 RASTER_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 RASTER_MAGIC += (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF
+DICOM_WITHOUT_PREAMBLE = re.compile(  # group 2 or 8, or any with a type in letters
+    rb"[\x02\x08]\0|\0\x08..[A-Z]{2}|[\x10\x18\x20\x28]\0.\0[A-Z]{2}", re.DOTALL
+)
+PAIR_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
+PAIR_MAGIC = (b"\x5c\1\0\0", b"\0\0\1\x5c", b"\x1c\2\0\0")  # size of the header
+OTHER_FORMATS = {
+    b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+    b"%PDF": "PDF",
+    b"PK\3\4": "a ZIP archive or .npz",
+    b"NRRD": "NRRD",
+    b"ObjectType": "MetaImage",
+    b"\0\0\0\1": "FreeSurfer's MGH",
+}
+MAX_BYTES = 300_000_000  # of a file; some readers take them all into memory
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +48,7 @@ class InputImage:
     name: str  # of the file, with the number of a chosen slice
     pixels: np.ndarray  # (rows, columns) as stored, finite, not constant
     spacing_mm: tuple[float, float] | None = None  # of the rows and the columns
-    is_color: bool = False  # whether color channels differed
+    warnings: tuple[str, ...] = ()  # what the file declares against a prediction
     patient: str | None = None
     label: int | None = None
     mask: np.ndarray | None = None  # bool (rows, columns)
@@ -55,9 +74,13 @@ def read_image(path, slice_number=None):
     name = printable(path.name)
     name += "" if slice_number is None else f", slice {slice_number}"
     with raster.file_errors(path):
-        pixels, spacing, is_color, *truth = _find_reader(path)(path, slice_number)
+        read, size = _find_reader(path), path.stat().st_size
+        expected = f"at most {MAX_BYTES:,} bytes"
+        got, remedy = f"{size:,}", "Export one slice"
+        require(size <= MAX_BYTES, "file size", got, expected, remedy)
+        pixels, spacing, notes, *truth = read(path, slice_number)
         pixels = pixels if truth else _check_pixels(pixels)
-        return InputImage(name, pixels, spacing, is_color, *truth)
+        return InputImage(name, pixels, spacing, tuple(notes), *truth)
 
 
 def find_images(paths):
@@ -106,8 +129,8 @@ def _find_reader(path):
         head = file.read(1024)
     if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520]):  # MATLAB's own 512 bytes
         return _read_mat
-    # before TIFF, which a preamble may imitate; without one, group 2 or 8 is first
-    if head[128:132] == b"DICM" or head.startswith((b"\x02\x00", b"\x08\x00")):
+    # before TIFF, which a preamble may imitate
+    if head[128:132] == b"DICM" or DICOM_WITHOUT_PREAMBLE.match(head):
         from braintumor.inference.dicom import read_dicom
 
         return read_dicom
@@ -119,8 +142,16 @@ def _find_reader(path):
         from braintumor.inference.nifti import read_nifti
 
         return read_nifti
+    name = path.name.lower()
+    if head.startswith(b"MATLAB") or name.endswith(".mat"):  # which reports its version
+        return _read_mat
+    is_pair = head.startswith(PAIR_MAGIC) or name.endswith(PAIR_SUFFIXES)
+    what, got, remedy = "volume", "a pair of .hdr and .img", "Save it as one .nii"
+    require(not is_pair, what, got, "one NIfTI file", remedy)
     got = "an unknown format" if head else "an empty file"
-    raise DatasetError(f"got {got}, expected {FORMATS}. Export it again.")
+    for magic, other in OTHER_FORMATS.items():
+        got = other if head.startswith(magic) else got
+    raise DatasetError(f"got {got}, expected {FORMATS}. Save it as one of these.")
 
 
 def _read_mat(path, slice_number):
@@ -130,23 +161,26 @@ def _read_mat(path, slice_number):
     image = read_mat(path)
     spacing = SPACING_MM * 512 / len(image.image)
     spacing_mm = spacing, spacing
-    return image.image, spacing_mm, False, image.pid, image.label, image.mask
+    return image.image, spacing_mm, [], image.pid, image.label, image.mask
 
 
 def _read_npy(path, slice_number):
     with open(path, "rb") as file:
         version = file.read(8)[6]
-    # headers of later versions may declare gigabytes
-    require(version == 1, "version", version, "1", "Save numbers")
+        # headers of later versions may declare gigabytes
+        what, remedy = "version of the .npy format", "Save plain numbers"
+        require(version == 1, what, version, "1", remedy)
+        dtype = np.lib.format.read_array_header_1_0(file)[2]
+    require(not dtype.hasobject, "pixels", "Python objects", "numbers", remedy)
     pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     require(pixels.ndim == 2, "shape", pixels.shape, "two sides", "Save a slice")
     raster.select_slice(1, "slice", slice_number)
-    return pixels, None, False
+    return pixels, None, []
 
 
 def _check_pixels(pixels):
     """Return numeric pixels, finite and in native byte order."""
-    is_numeric, remedy = pixels.dtype.kind in "biuf", "Save it as numbers"
+    is_numeric, remedy = pixels.dtype.kind in "biuf", "Save one real number per pixel"
     require(is_numeric, "pixels", pixels.dtype, "gray levels", remedy)
     raster.check_size(*pixels.shape)
     is_finite, remedy = np.isfinite(pixels), "Look at the file in a viewer"

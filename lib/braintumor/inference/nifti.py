@@ -17,12 +17,15 @@ nibabel.imageglobals.logger.disabled = True  # notes on odd headers are not for 
 
 
 def read_nifti(path, slice_number=None):
-    """Return pixels, spacing_mm and is_color (False) of one slice of a volume."""
+    """Return pixels, spacing_mm and warnings of one slice of a volume."""
     with open_gzip(path) as file:
         is_nifti2 = file.read(8)[4:] == b"n+2\0"
         image_class = nibabel.Nifti2Image if is_nifti2 else nibabel.Nifti1Image
         file.seek(0)
-        shape = _check_header(image_class.header_class.from_fileobj(file))
+        header = image_class.header_class.from_fileobj(file)
+        shape, notes = _check_header(header), []
+        if header["sform_code"] == header["qform_code"] == 0:
+            notes.append("its orientation is a guess: it has neither sform nor qform")
         file.seek(0)
         image = image_class.from_stream(file)
         affine, volume = image.affine, (*shape[:3], 1)[:3]
@@ -34,7 +37,7 @@ def read_nifti(path, slice_number=None):
         index = [slice(None)] * 3 + [0] * (len(shape) - 3)
         index[axis] = select_slice(volume[axis], kind, slice_number)
         pixels = np.asarray(image.dataobj[tuple(index[: len(shape)])])
-        return *to_radiological(pixels, axis, affine), False
+        return *to_radiological(pixels, axis, affine), notes
 
 
 def _check_header(header):
@@ -45,6 +48,8 @@ def _check_header(header):
     is_small = max(shape) <= MAX_SIDE and math.prod(shape) <= MAX_VOXELS
     expected = f"one volume of at most {MAX_SIDE} per axis and {MAX_VOXELS:,} voxels"
     require(is_volume and is_small, "shape", shape, expected, "Export one, cropped")
+    is_gray = header.get_data_dtype().names is None
+    require(is_gray, "voxels", "colors", "gray levels", "Export it in gray")
     return shape
 
 

@@ -51,9 +51,8 @@ class Prediction:
     @property
     def warnings(self):
         """Reasons why the prediction is unreliable, as a list of clauses."""
-        warnings, (height, width) = [], self.image.spacing_mm or (1, 1)
-        if self.image.is_color:
-            warnings.append("it is a color image; MR slices are gray")
+        warnings = list(self.image.warnings)
+        height, width = self.image.spacing_mm or (1, 1)
         for name, text in OOD_SCORES.items():
             if not self.ood_scores[name] <= 1:  # NaN is a warning too
                 warnings.append(text)
