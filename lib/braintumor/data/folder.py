@@ -27,6 +27,7 @@ REQUIRED_COLUMNS = ["image", "mask", "label", "patient"]
 OPTIONAL_COLUMNS = ["fold", "plane", "spacing_mm"]
 LABEL_CODES = {str(label): label for label in LABELS}
 LABEL_CODES |= {name: label for label, name in LABELS.items()} | {"pituitary": 3}
+RASTER_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II", b"MM")  # PNG, JPEG, TIFF
 MIN_PARALLEL = 64  # slices; for fewer, starting processes takes longer than reading
 
 
@@ -134,7 +135,7 @@ def read_slice(source):
 def _read_label(text):
     name = text.removesuffix(".0")  # pandas writes numbers beside empty cells so
     if name not in LABEL_CODES:
-        raise ValueError(f"got {text!r}, expected one of {', '.join(LABEL_CODES)}")
+        raise DatasetError(f"got {text!r}, expected one of {', '.join(LABEL_CODES)}")
     return LABEL_CODES[name]
 
 
@@ -143,9 +144,16 @@ def _read_image(source, column):
     is_inside = path.is_relative_to(folder) and path != folder
     if not is_inside or PureWindowsPath(source.row[column]).drive:
         expected = f"a path from {folder} on, such as img/1.png"
-        raise ValueError(f"got {source.row[column]!r}, expected {expected}")
+        raise DatasetError(f"got {source.row[column]!r}, expected {expected}")
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        raise DatasetError(f"{path}: no such file")
+    with path.open("rb") as file:
+        is_raster = file.read(4).startswith(RASTER_MAGIC)
+    if not is_raster:
+        got, expected = f"another format ({path.suffix})", "PNG, JPEG or TIFF"
+        raise DatasetError(
+            f"{source.row[column]}: got {got}, expected {expected}. Save it as PNG"
+        )
     return read_raster(path)[0]
 
 
@@ -156,10 +164,10 @@ def _read_mask(source):
         got = f"{len(values)} gray values from {values[0]} to {values[-1]}"
         expected = "0 outside the tumor and one other value inside"
         remedy = "Save it as PNG; JPEG and smooth edges add values between"
-        raise ValueError(f"{name}: got {got}, expected {expected}. {remedy}")
+        raise DatasetError(f"{name}: got {got}, expected {expected}. {remedy}")
     if (share := (mask > 0).mean()) > 0.5:
         got, remedy = f"{share:.0%} of the slice as tumor", "Invert the mask"
-        raise ValueError(f"{name}: got {got}, expected less than half. {remedy}")
+        raise DatasetError(f"{name}: got {got}, expected less than half. {remedy}")
     return mask
 
 
