@@ -149,8 +149,9 @@ def test_rle_and_jpeg_2000_are_read(path, tmp_path):
 
 def test_lossless_jpeg_is_read_if_it_is_whole_and_of_the_declared_size(path):
     jpeg = encode_lossless_jpeg(WIDE)
-    dataset = make_jpeg_dicom(jpeg, JPEGLosslessSV1, WIDE)
-    assert np.array_equal(read_image(save_dicom(path, dataset)).pixels, WIDE)
+    for padding in (b"", b"\0", b"\xff"):  # to an even number of bytes
+        dataset = make_jpeg_dicom(jpeg + padding, JPEGLosslessSV1, WIDE)
+        assert np.array_equal(read_image(save_dicom(path, dataset)).pixels, WIDE)
     dataset.Rows = 40
     refuse(save_dicom(path, dataset), "JPEG size")
     cut_short = make_jpeg_dicom(jpeg[:-40], JPEGLosslessSV1, WIDE)

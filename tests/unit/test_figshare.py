@@ -68,11 +68,14 @@ def test_incomplete_file_is_refused(tmp_path, fraction):
         read_mat(path)
 
 
-def test_file_that_is_not_hdf5_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "start, version", [(b"MATLAB 5.0 MAT-file", "v5 to v7"), (b"\0\0\0\0", "v4")]
+)
+def test_other_version_of_matlab_is_named(tmp_path, start, version):
     path = tmp_path / "cvind.mat"
-    path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(500))
+    path.write_bytes(start + bytes(500))
     for read, argument in ((read_mat, path), (read_cvind, tmp_path)):
-        with pytest.raises(DatasetError, match="cvind.mat: "):
+        with pytest.raises(DatasetError, match=f"{path}: .*{version}.*-v7.3"):
             read(argument)
 
 

@@ -99,7 +99,7 @@ class Trap:
 def test_npy_with_python_objects_is_refused(npy, monkeypatch):
     monkeypatch.chdir(npy.parent)
     np.save(npy, np.full((20, 20), Trap()), allow_pickle=True)
-    refuse(npy)
+    refuse(npy, "Python objects")
     header = "__import__('os').mkdir('trapped')"
     content = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode()
     npy.write_bytes(content + GRAY.tobytes())
@@ -137,21 +137,29 @@ def test_nan_and_infinity_become_the_minimum(npy):
     assert np.array_equal(read_image(npy).pixels, expected)
 
 
-OTHER_FORMATS = [
-    b"",
-    b"patient, label\n1, 2\n",
-    b"\x89PNG",
-    b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(500),
-    b"PK\x03\x04" + bytes(200),
-    b"GIF89a" + bytes(100),
-    gzip.compress(b"a note", mtime=0),
-]
+OTHER_FORMATS = {
+    b"": "an empty file",
+    b"patient, label\n1, 2\n": "an unknown format",
+    b"\x89PNG": "an unknown format",
+    b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(500): "-v7.3",
+    b"PK\x03\x04" + bytes(200): ".npz",
+    b"GIF89a" + bytes(100): "GIF",
+    b"NRRD0004\ntype: short\n": "NRRD",
+    gzip.compress(b"a note", mtime=0): "an unknown format",
+    gzip.compress(b"\0\0\0\1" + bytes(300), mtime=0): "MGH",
+}
 
 
 @pytest.mark.parametrize("content", OTHER_FORMATS)
-def test_other_formats_are_refused(tmp_path, content):
+def test_other_formats_are_named(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
-    refuse(tmp_path / "a.png")
+    refuse(tmp_path / "a.png", OTHER_FORMATS[content])
+
+
+def test_huge_file_is_refused(tmp_path):
+    path = save(tmp_path / "a.png", GRAY)
+    os.truncate(path, 2**31)  # without a byte on the disk
+    refuse(path, "file size")
 
 
 def test_folder_missing_file_and_other_hdf5_are_refused(tmp_path):
@@ -159,7 +167,7 @@ def test_folder_missing_file_and_other_hdf5_are_refused(tmp_path):
     refuse(tmp_path / "missing.png")
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file["layer"] = PIXELS
-    refuse(tmp_path / "weights.h5", "cjdata")
+    refuse(tmp_path / "weights.h5", "got layer", "only figshare's .mat", "PNG or .npy")
 
 
 @pytest.mark.parametrize("name", ["a.dcm", "a.npy", "a.tif"])

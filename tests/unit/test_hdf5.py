@@ -63,8 +63,15 @@ HOSTILE = {
     "huge chunk": chunk(bytes(9), (30_000, 30_000), **GZIP),
     "tiny chunks": data("u1", (4096, 4096), chunks=(1, 1)),
     "other compression": chunk(bytes(9), compression="lzf"),
-    "checksum": chunk(bytes(9), fletcher32=True),
+    "short chunk with a checksum": chunk(bytes(9), fletcher32=True),
 }
+
+
+def test_compression_that_is_not_read_is_named(tmp_path):
+    make = data(data=IMAGE, chunks=(8, 8), compression="lzf")
+    path = write_field(tmp_path / "1.mat", make)
+    with pytest.raises(DatasetError, match="image: compression: got lzf.*-v7.3"):
+        read_mat(path)
 
 
 @pytest.mark.parametrize("case", HOSTILE)
@@ -95,7 +102,16 @@ def test_heap_that_hdf5_would_read_forever_is_refused(tmp_path):
         read_mat(path)
 
 
-@pytest.mark.parametrize("settings", [{}, GZIP, GZIP | {"shuffle": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        GZIP,
+        GZIP | {"shuffle": True},
+        {"fletcher32": True},
+        GZIP | {"shuffle": True, "fletcher32": True},  # as hdf5storage writes
+    ],
+)
 @pytest.mark.parametrize("dtype", ["<i2", ">f4"])
 def test_image_in_chunks_is_read(tmp_path, settings, dtype):
     image = (IMAGE // 8).astype(dtype)

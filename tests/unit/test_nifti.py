@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 from itertools import permutations, product
 
+import nibabel
 import numpy as np
 import pytest
 from image_files import PIXELS, SIDE, as_volume, refuse, write_nifti
@@ -17,6 +18,10 @@ pytestmark = pytest.mark.filterwarnings("error")
 COUNTS, SIZES = (18, 21, 24), (1.0, 1.25, 1.5)  # along these three axes
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
+
+
+PAIRS = {"NIfTI-1": nibabel.Nifti1Pair, "NIfTI-2": nibabel.Nifti2Pair}
+PAIRS["Analyze"] = nibabel.AnalyzeImage
 
 
 @pytest.fixture
@@ -90,9 +95,34 @@ def test_volume_of_one_slice_needs_no_number(path, shape):
     assert read_image(path).pixels.shape == (SIDE, SIDE)
 
 
-def test_series_of_volumes_is_refused(path):
-    write_nifti(path, np.ones((20, 20, 4, 3), np.uint8))
-    refuse(path, "shape", slice_number=1)
+RGB = np.zeros((20, 20, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+@pytest.mark.parametrize(
+    "volume, field",
+    [
+        (np.ones((20, 20, 4, 3), np.uint8), "shape"),
+        (RGB, "colors"),
+        (np.ones((20, 20, 4), np.complex64), "complex64"),
+    ],
+)
+def test_series_color_and_complex_volumes_are_refused(path, volume, field):
+    refuse(write_nifti(path, volume), field, slice_number=1)
+
+
+def test_volume_without_orientation_has_a_warning(path):
+    write_nifti(path, as_volume(PIXELS))
+    assert read_image(path).warnings == ()
+    write_nifti(path, as_volume(PIXELS), affine=None)
+    assert "orientation is a guess" in read_image(path).warnings[0]
+
+
+@pytest.mark.parametrize("name", ["NIfTI-1", "NIfTI-2", "Analyze"])
+def test_pair_is_named_by_either_file(tmp_path, name):
+    volume, pair = as_volume(PIXELS).astype(np.int16), tmp_path / "a.img"
+    write_nifti(pair, volume, image_class=PAIRS[name])
+    for path in (pair, pair.with_suffix(".hdr")):
+        refuse(path, "pair of .hdr and .img", "one .nii")
 
 
 def change_header(path, offset, content):

@@ -72,8 +72,8 @@ class Slice(pydantic.BaseModel, arbitrary_types_allowed=True):
     def _read(cls, value):
         try:
             return value() if callable(value) else value
-        except DatasetError:
-            raise
+        except ValueError as error:
+            raise ValueError(shorten(error)) from None
         except Exception:  # h5py raises half a dozen types
             raise ValueError("cannot be read, may be damaged") from None
 
@@ -109,11 +109,17 @@ def read_mat(path):
             {"pid": "PID", "mask": "tumorMask", "border": "tumorBorder"},
             file=int(path.stem) if re.fullmatch(r"\d{1,9}", path.stem) else 0,
             pid=lambda: "".join(map(chr, read("cjdata/PID").ravel())),
-            label=lambda: np.squeeze(read("cjdata/label")).tolist(),
+            label=lambda: _get_value(read("cjdata/label")),
             image=lambda: read("cjdata/image").T,  # column-major
             mask=lambda: read("cjdata/tumorMask").T,
             border=lambda: read("cjdata/tumorBorder").astype(float),
         )
+
+
+def _get_value(array):
+    if array.size != 1:
+        raise ValueError(f"got {array.size} values, expected one")
+    return array.item()
 
 
 def read_cvind(directory):

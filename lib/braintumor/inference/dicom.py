@@ -127,7 +127,9 @@ def _check_pixels(dataset):
     syntax = dataset.file_meta.TransferSyntaxUID
     is_known = syntax in uid.UncompressedTransferSyntaxes
     if syntax in COMPRESSED:
-        is_known = pydicom.pixels.get_decoder(syntax).is_available
+        plugins = pydicom.pixels.get_decoder(syntax).available_plugins
+        # Pillow reads no more than 8 bits
+        is_known = "pylibjpeg" in plugins or plugins and syntax != uid.JPEGExtended12Bit
     what, got, remedy = "transfer syntax", syntax.name, "Export it without compression"
     require(is_known, what, shorten(got), "one that can be decoded here", remedy)
 
@@ -160,7 +162,7 @@ def _decode_frame(dataset, frame):
         n_frames = dataset.NumberOfFrames
         get_frame = pydicom.encaps.get_frame
         content = get_frame(dataset.PixelData, frame, number_of_frames=n_frames)
-        is_whole = content.rstrip(b"\0").endswith(b"\xff\xd9")
+        is_whole = content.rstrip(b"\0\xff").endswith(b"\xff\xd9")  # one may pad it
         what, remedy = "JPEG", "Export or download it again"
         require(is_whole, what, "no end marker", "a whole image", remedy)
         _, _, *size = raster.read_jpeg_header(content)
