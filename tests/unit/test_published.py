@@ -144,4 +144,4 @@ def test_saliency_and_ood_tables_are_of_the_published_networks():
     predictions = scores.load_predictions(FULL, "classify")[0]
     assert table["y_pred"].tolist() == predict_classes(predictions).tolist()
     masks = scores.load_predictions(FULL, "segment")[0]
-    assert np.allclose(table["dice"], masks["dice"], atol=1e-4)
+    assert np.allclose(table["dice"], masks["dice"], atol=1e-3)

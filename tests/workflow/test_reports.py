@@ -101,7 +101,7 @@ def test_failures_shows_no_slices_of_other_data(
 
 def test_saliency_tables_of_other_networks_are_refused(run_report, tmp_path):
     for fold in range(1, 6):
-        (tmp_path / f"fold-{fold}.keras").write_bytes(b"another network")
+        (tmp_path / f"without-{fold}.onnx").write_bytes(b"another network")
     with pytest.raises(DatasetError, match="networks"):
         run_report("saliency_ood", models=str(tmp_path))
 
