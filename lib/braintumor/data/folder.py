@@ -21,7 +21,6 @@ from braintumor.data.raster import read_raster
 REQUIRED_COLUMNS = ["image", "mask", "label", "patient"]
 OPTIONAL_COLUMNS = ["fold", "plane", "spacing_mm"]
 LABEL_CODES = {name: label for label in LABELS for name in (LABELS[label], str(label))}
-RASTER_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II", b"MM")  # PNG, JPEG, TIFF
 MIN_PARALLEL = 64  # slices; for fewer, starting processes takes longer than reading
 
 
