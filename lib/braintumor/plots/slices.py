@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
-from braintumor.evaluation.metrics import compute_dice
+from braintumor.evaluation.masks import compute_dice
 from braintumor.plots import style
 from braintumor.plots.style import captioned
 
