@@ -9,7 +9,7 @@ from skimage.measure import approximate_polygon, find_contours
 
 from braintumor.data.labels import CLASS_COLORS, DATA_KINDS, LABELS, PLANES
 from braintumor.data.preprocessing import MAX_SIDE
-from braintumor.evaluation.metrics import compute_dice
+from braintumor.evaluation.masks import compute_dice
 from braintumor.inference import report
 
 N_THUMBNAILS = 20  # per page of the gallery

@@ -13,7 +13,7 @@ from braintumor.core.files import ROOT
 from braintumor.data.prepared import open_data
 from braintumor.data.preprocessing import to_network_input
 from braintumor.data.splits import make_split
-from braintumor.evaluation.metrics import compute_dice
+from braintumor.evaluation.masks import compute_dice
 from braintumor.models.head_crop import crop_head
 from braintumor.models.joint import build_joint, per_slice_loss
 from braintumor.models.original import build_cnn, build_unet

@@ -7,13 +7,11 @@ validation table of a fold has the predictions for the other folds; a temperatur
 fitted to them.
 """
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import keras
 import pandas as pd
-from export_onnx import export_onnx, network_name
+from export_onnx import export_networks
 from rescore import predict_tables
 
 from braintumor.core.errors import DatasetError
@@ -23,21 +21,6 @@ from braintumor.data.splits import FOLDS, assign_folds
 from braintumor.evaluation.scores import summary_metrics
 from braintumor.inference.predictor import Ensemble, find_networks
 from braintumor.training.provenance import collect_environment
-
-
-def export_networks(paths, models):
-    """Export the networks beside run.json files as ONNX; returns the records."""
-    records = {}
-    for path in map(Path, paths):
-        record = json.loads(path.read_text())
-        name = network_name(record["parameters"])
-        if record["parameters"]["task"] == "classify":
-            network = keras.models.load_model(
-                path.with_name("model.keras"), compile=False
-            )
-            export_onnx(network, models / f"{name}.onnx")
-            records[name] = record
-    return records
 
 
 def predict_folds(prepared, folds, models):
@@ -84,7 +67,7 @@ def log_fold(tables, fold, record):
 
 def predict_ensemble(data, paths, out):
     """Predict by the networks beside `paths`, run.json files; write to a run folder."""
-    records = export_networks(paths, out / "models")
+    records = export_networks(map(Path, paths), out / "models")
     first = next(iter(records.values()))
     parameters, info = first["parameters"], first["data"]
     prepared = open_data(data, parameters["image_size"])

@@ -4,6 +4,8 @@ The weights keep Keras' names and order, so that Keras can load them as well:
 `braintumor.models.joint.load_onnx_weights`. ONNX Runtime computes in float32.
 """
 
+import json
+
 import keras
 import numpy as np
 import onnx
@@ -86,6 +88,20 @@ def network_name(parameters):
     fold, shift = parameters["fold"], parameters.get("validation_shift", 0)
     folds = {fold, validation_fold(fold, shift)} if shift else {fold}
     return "-".join(["without", *map(str, sorted(folds))])
+
+
+def export_networks(paths, models):
+    """Export the joint networks beside run.json files: {name: record}."""
+    records = {}
+    for path in paths:
+        record, source = json.loads(path.read_text()), path.with_name("model.keras")
+        # both tasks have the same network; an ensemble has none of its own
+        if record["parameters"]["task"] == "classify" and source.exists():
+            name = network_name(record["parameters"])
+            network = keras.models.load_model(source, compile=False)
+            export_onnx(network, models / f"{name}.onnx")
+            records[name] = record
+    return records
 
 
 def _add_layer(graph, layer, inputs):

@@ -25,7 +25,7 @@ from braintumor.core.errors import DatasetError
 from braintumor.core.files import ROOT, atomic_write, sha256, write_json
 from braintumor.data.folder import find_slices
 from braintumor.data.prepared import open_data, resolve_data
-from braintumor.evaluation.metrics import compute_dice
+from braintumor.evaluation.masks import compute_dice
 from braintumor.evaluation.scores import load_predictions
 from braintumor.inference.formats import InputImage, read_image
 from braintumor.inference.predictor import PUBLISHED, Predictor, find_networks

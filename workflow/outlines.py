@@ -21,7 +21,7 @@ from braintumor.core.errors import require
 from braintumor.core.files import ROOT, sha256, write_json
 from braintumor.data.folder import find_slices
 from braintumor.data.prepared import resolve_data
-from braintumor.evaluation.metrics import compute_dice
+from braintumor.evaluation.masks import compute_dice
 from braintumor.evaluation.scores import load_predictions
 from braintumor.inference.formats import read_image
 from braintumor.inference.predictor import PUBLISHED, Predictor, find_networks

@@ -14,10 +14,9 @@ import shutil
 from pathlib import Path
 
 import jinja2
-import keras
 import numpy as np
 import pandas as pd
-from export_onnx import export_onnx, network_name
+from export_onnx import export_networks, network_name
 from onnxruntime import InferenceSession
 from ood_reference import fit_ood_reference
 
@@ -71,15 +70,6 @@ def publish_experiments(path, published):
             rows.to_csv(temporary, index=False)
 
 
-def publish_networks(run, models):
-    """Export the joint networks of a run to `models`, as without-FOLDS.onnx."""
-    for source in sorted(run.rglob("joint/classify/fold-*/model.keras")):
-        record = json.loads(source.with_name("run.json").read_text())
-        target = models / f"{network_name(record['parameters'])}.onnx"
-        export_onnx(keras.models.load_model(source, compile=False), target)
-        print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
-
-
 def publish_references(data, published, models):
     """Fit the OOD reference of each network on the slices that it was trained on."""
     paths = sorted(published.rglob("classify/fold-*/run.json"))
@@ -94,8 +84,9 @@ def publish_references(data, published, models):
         shift = parameters.get("validation_shift", 0)
         split = make_split(prepared.index, protocol, fold, seed, shift=shift)
         path = models / f"{network_name(parameters)}.onnx"
+        ensemble = Ensemble([path])
         parts = (
-            predict_ood_inputs(Ensemble([path]), prepared.images[rows])
+            predict_ood_inputs(ensemble, prepared.images[rows])
             for rows in (split.train, split.validation)
         )
         with atomic_write(path.with_suffix(".npz")) as target:
@@ -150,7 +141,8 @@ def main():
     published, models = publish_tables(args.run, args.name), ROOT / "models"
     publish_experiments(ROOT / "results" / "experiments.csv", published)
     if args.data:
-        publish_networks(args.run, models)
+        paths = sorted(args.run.rglob("joint/classify/fold-*/run.json"))
+        export_networks(paths, models)
         publish_references(args.data, published, models)
         with atomic_write(models / "README.md") as path:
             path.write_text(render_card(published, models))

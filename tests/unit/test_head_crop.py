@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from braintumor.evaluation.metrics import compute_dice
+from braintumor.evaluation.masks import compute_dice
 from braintumor.models.head_crop import (
     crop_and_resize,
     crop_head,

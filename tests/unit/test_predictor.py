@@ -16,7 +16,8 @@ from samples import FIGSHARE
 from braintumor.core.errors import DatasetError
 from braintumor.core.files import sha256
 from braintumor.data.phantom import write_phantom
-from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, compute_dice
+from braintumor.evaluation.masks import compute_dice
+from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.evaluation.scores import load_predictions
 from braintumor.inference import predictor as module
 from braintumor.inference.formats import InputImage, read_image

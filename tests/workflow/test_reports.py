@@ -100,7 +100,8 @@ def test_no_slices_of_other_data_are_shown(run_report, prepared, monkeypatch, na
 
 
 def test_saliency_tables_of_other_networks_are_refused(run_report, tmp_path):
-    (tmp_path / "without-1.onnx").write_bytes(b"another network")
+    for fold in range(1, 6):
+        (tmp_path / f"without-{fold}.onnx").write_bytes(b"another network")
     with pytest.raises(DatasetError, match="networks"):
         run_report("saliency_ood", models=str(tmp_path))
 

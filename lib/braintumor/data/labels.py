@@ -6,6 +6,7 @@ CLASS_COLORS = {
     "glioma": "#E69F00",
     "pituitary tumor": "#CC79A7",
 }
+MASK_COLOR = "#56B4E9"
 PLANES = ("axial", "coronal", "sagittal", "unknown")
 PHANTOM_VERSION = 4  # raise it whenever the same seed gives other bytes
 DATA_KINDS = {

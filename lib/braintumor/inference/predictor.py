@@ -3,7 +3,7 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
@@ -26,6 +26,7 @@ from braintumor.models.tta import predict_views
 
 PUBLISHED = "results/published/full"  # the run of the networks in models/
 RESTORE = "Restore it (`git checkout models`)"
+BATCH_SIZE = 16  # crops
 IMAGE_SIZE = 256  # pixels per side of the slice that the head is cropped from
 
 
@@ -81,8 +82,8 @@ class Ensemble:
     """Networks in ONNX files, which one call runs on the same crops."""
 
     def __init__(self, paths):
-        with ThreadPoolExecutor() as pool:
-            self.sessions = list(pool.map(load_network, paths))
+        self.pool = ThreadPoolExecutor()  # a thread per network: same bytes
+        self.sessions = list(self.pool.map(load_network, paths))
         self.crop_size = self.sessions[0].get_inputs()[0].shape[-1]
 
     def __call__(self, crops):
@@ -91,16 +92,22 @@ class Ensemble:
         "segment" and "gradcam" have the axes side, side and channel, and "segment" is
         the mean over networks; "maps" (n, n_networks, side, side) are those of each.
         """
-        inputs = {"image": np.moveaxis(crops, -1, 1).astype(np.float32)}
-        with ThreadPoolExecutor() as pool:  # a thread per network: same bytes
-            results = pool.map(lambda session: session.run(None, inputs), self.sessions)
-            arrays = [np.stack(values, 1) for values in zip(*results, strict=True)]
+        results = self.pool.map(partial(_run, crops=crops), self.sessions)
+        arrays = [np.stack(values, 1) for values in zip(*results, strict=True)]
         names = [output.name for output in self.sessions[0].get_outputs()]
         outputs = dict(zip(names, arrays, strict=True))
         outputs["maps"] = outputs["segment"][:, :, 0]
         outputs["segment"] = outputs["maps"].mean(axis=1)[..., None]
         outputs["gradcam"] = np.moveaxis(outputs["gradcam"].mean(axis=1), 1, -1)
         return outputs
+
+
+def _run(session, crops):
+    """Run a network on crops in batches: at once they would need gigabytes."""
+    inputs = np.moveaxis(crops, -1, 1).astype(np.float32)
+    batches = [inputs[n : n + BATCH_SIZE] for n in range(0, len(inputs), BATCH_SIZE)]
+    outputs = [session.run(None, {"image": batch}) for batch in batches]
+    return [np.concatenate(values) for values in zip(*outputs, strict=True)]
 
 
 class Predictor:

@@ -10,14 +10,13 @@ from scipy.ndimage import binary_erosion
 
 from braintumor.core.files import atomic_write
 from braintumor.core.templates import render
-from braintumor.data.labels import CLASS_COLORS, LABELS
+from braintumor.data.labels import CLASS_COLORS, LABELS, MASK_COLOR
 from braintumor.data.preprocessing import preprocess_slice
 
 NOTICE = (
     "For research and teaching. Not a medical device: do not use it for any decision "
     "about a person."
 )
-MASK_COLOR = "#56B4E9"
 HEADER = (
     f"{'image':28} {'predicted class':16} probability     std area (px)     mm2  "
     "box and warnings"

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
 from braintumor.data.labels import LABELS
-from braintumor.evaluation.metrics import compute_dice
+from braintumor.evaluation.masks import compute_dice
 from braintumor.plots import style
 from braintumor.plots.style import captioned
 
