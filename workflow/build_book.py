@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import yaml
 from book_figures import save_figures
+from build_course import make_edition
 
 SOURCE, OUTPUT = Path("_build/source"), Path("_build/html")
+EXERCISES = Path("notebooks/labs/07_exercises.ipynb")  # offered without solutions
 
 
 def keep_existing(chapters):
@@ -54,6 +57,7 @@ def build():
     html = SOURCE / "_build" / "html"
     if subprocess.run(command).returncode or not (html / "index.html").exists():
         sys.exit("The book was not built: its warnings are above.")
+    nbformat.write(make_edition(nbformat.read(EXERCISES, 4), False), html / EXERCISES)
     shutil.rmtree(OUTPUT, ignore_errors=True)
     html.rename(OUTPUT)
 

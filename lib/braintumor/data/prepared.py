@@ -28,14 +28,22 @@ from braintumor.data.folder import (
 from braintumor.data.labels import PHANTOM_VERSION, PLANES
 from braintumor.data.preprocessing import PERCENTILES, preprocess_slice, resize_mask
 from braintumor.data.raster import MAX_SIDE
-from braintumor.data.splits import assign_folds, make_split, patient_family
+from braintumor.data.splits import (
+    assign_folds,
+    make_split,
+    patient_family,
+    patient_source,
+)
 
 FORMAT_VERSION = 2  # raise it when the same slices would be prepared differently
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Uint8 memory maps (n, side, side), and an index with values of native slices."""
+    """Uint8 memory maps (n, side, side), and an index with values of native slices.
+
+    The `source` in the index is an inference, see ``patient_source``.
+    """
 
     index: pd.DataFrame
     images: np.ndarray
@@ -173,6 +181,7 @@ def open_prepared(folder):
         raise DatasetError(f"{folder}: no prepared set. Run `braintumor data prepare`.")
     info = json.loads(path.read_text(encoding="utf-8"))
     index = pd.read_parquet(path.with_name("index.parquet"))
+    index["source"] = index["pid"].map(patient_source)
     images = np.load(path.with_name("images.npy"), mmap_mode="r")
     masks = np.load(path.with_name("masks.npy"), mmap_mode="r")
     return PreparedData(index, images, masks, info)
