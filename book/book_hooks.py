@@ -176,7 +176,10 @@ def fix_table(match):
             row.decompose()
     rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
     width = max(map(len, rows))
-    for cells in zip(*[row for row in rows if len(row) == width], strict=True):
+    for i in range(1, width + 1):  # from the right: left cells may span several rows
+        cells = [
+            r[-i] for r in rows if len(r) == width or len(r) >= i and r[-1].name == "td"
+        ]
         texts = [cell.get_text() for cell in cells if cell.name == "td"]
         if any(texts) and all(map(NUMBER.fullmatch, texts)):
             for cell in cells:
