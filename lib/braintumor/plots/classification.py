@@ -50,6 +50,7 @@ def plot_reliability(tables):
         ax.set_title(name)
         ax_counts.set(xlabel="confidence", yscale="log", ylim=(0.5, None))
         ax_counts.yaxis.set_major_formatter("{x:g}")
+        ax_counts.yaxis.set_minor_formatter("")
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("slices")
     ece = {name: metrics.calibration_error(table) for name, table in tables.items()}
