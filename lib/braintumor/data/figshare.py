@@ -109,7 +109,7 @@ def read_mat(path):
             {"pid": "PID", "mask": "tumorMask", "border": "tumorBorder"},
             file=int(path.stem) if re.fullmatch(r"\d{1,9}", path.stem) else 0,
             pid=lambda: "".join(map(chr, read("cjdata/PID").ravel())),
-            label=lambda: read("cjdata/label").item(),
+            label=lambda: read("cjdata/label").squeeze().tolist(),
             image=lambda: read("cjdata/image").T,  # column-major
             mask=lambda: read("cjdata/tumorMask").T,
             border=lambda: read("cjdata/tumorBorder").astype(float),
