@@ -12,13 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from braintumor.core.errors import (
-    DatasetError,
-    ParameterError,
-    printable,
-    require,
-    shorten,
-)
+from braintumor.core import errors
+from braintumor.core.errors import DatasetError, ParameterError, require
 from braintumor.core.files import ROOT, atomic_write
 
 
@@ -31,7 +26,7 @@ def main(arguments=None):
     try:
         return args.run(args) or 0
     except (DatasetError, ParameterError, OSError) as error:
-        print(f"braintumor: {printable(_describe(error))}", file=sys.stderr)
+        print(f"braintumor: {errors.printable(_describe(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nbraintumor: interrupted; finished files are kept", file=sys.stderr)
@@ -125,7 +120,8 @@ def _check(args):
     lines = [f"problem  {file}: {text}" for file, text in report["problems"]]
     lines += [f"note     {note}" for note in report["notes"]]
     if numbers := report["missing"]:
-        lines.append(f"missing  {len(numbers)} slices of cvind.mat: {shorten(numbers)}")
+        names = errors.shorten(numbers)
+        lines.append(f"missing  {len(numbers)} slices of cvind.mat: {names}")
     lines += [f"found    {n} slices: {name}" for name, n in report["found"].items()]
     print(*lines, sep="\n")
     return int(len(report["problems"]) > 0)

@@ -20,10 +20,7 @@ def memory_map(path):
     """Yield the bytes of a file as a memory map; an empty file raises ValueError."""
     if not os.path.isfile(path):  # opening a named pipe would block
         raise FileNotFoundError(f"{path}: no such file")
-    with (
-        open(path, "rb") as file,
-        mmap(file.fileno(), 0, access=ACCESS_READ) as content,
-    ):
+    with open(path, "rb") as f, mmap(f.fileno(), 0, access=ACCESS_READ) as content:
         yield content
 
 

@@ -101,25 +101,19 @@ def read_mat(path):
     """Read a file of the dataset as a Slice; a DatasetError lists its problems."""
     path = Path(path)
     with file_errors(path), open_mat(path) as mat:
-        names, remedy = shorten(", ".join(islice(mat, 9))) or "nothing", SAVE_OTHERWISE
-        require("cjdata" in set(mat), "HDF5 fields", names, "cjdata", remedy)
+        names = shorten(", ".join(islice(mat, 9))) or "nothing"
+        require("cjdata" in set(mat), "HDF5 fields", names, "cjdata", SAVE_OTHERWISE)
         read = partial(read_field, mat)
         return make_slice(
             path,
             {"pid": "PID", "mask": "tumorMask", "border": "tumorBorder"},
             file=int(path.stem) if re.fullmatch(r"\d{1,9}", path.stem) else 0,
             pid=lambda: "".join(map(chr, read("cjdata/PID").ravel())),
-            label=lambda: _get_value(read("cjdata/label")),
+            label=lambda: read("cjdata/label").squeeze().tolist(),
             image=lambda: read("cjdata/image").T,  # column-major
             mask=lambda: read("cjdata/tumorMask").T,
             border=lambda: read("cjdata/tumorBorder").astype(float),
         )
-
-
-def _get_value(array):
-    if array.size != 1:
-        raise ValueError(f"got {array.size} values, expected one")
-    return array.item()
 
 
 def read_cvind(directory):

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path, PureWindowsPath
 
 import joblib
@@ -20,14 +21,14 @@ from braintumor.core.folders import list_files, list_names
 from braintumor.data.figshare import make_slice, read_cvind, read_mat
 from braintumor.data.labels import LABELS
 from braintumor.data.preprocessing import preprocess_slice
-from braintumor.data.raster import read_raster
+from braintumor.data.raster import file_errors, read_raster
 from braintumor.data.splits import FOLDS, assign_folds, make_split, patient_family
 
 REQUIRED_COLUMNS = ["image", "mask", "label", "patient"]
 OPTIONAL_COLUMNS = ["fold", "plane", "spacing_mm"]
 LABEL_CODES = {str(label): label for label in LABELS}
 LABEL_CODES |= {name: label for label, name in LABELS.items()} | {"pituitary": 3}
-RASTER_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II", b"MM")  # PNG, JPEG, TIFF
+
 MIN_PARALLEL = 64  # slices; for fewer, starting processes takes longer than reading
 
 
@@ -71,18 +72,13 @@ def read_rows(table, required=REQUIRED_COLUMNS):
     expected = f"{', '.join(required)}, each once"
     require(not wrong, f"{table}: columns", shorten(header), expected, "Correct line 1")
     sources, images = [], {}
-    for number, row in enumerate(rows, 1):
-        place, extra = f"{table}, row {number}", "".join(row[len(columns) :])
-        require(
-            not extra,
-            place,
-            "more cells than columns",
-            "one each",
-            'Quote commas: "Doe, J"',
-        )
-        if any(row):  # Excel leaves rows of commas below a table
-            cells = row + [""] * (len(columns) - len(row))
-            source = SliceSource(number, table, dict(zip(columns, cells, strict=False)))
+    for number, cells in enumerate(rows, 1):
+        place, remedy = f"{table}, row {number}", 'Quote commas: "Doe, J"'
+        has_place = not any(cells[len(columns) :])
+        require(has_place, place, "more cells than columns", "one each", remedy)
+        if any(cells):  # Excel leaves rows of commas below a table
+            row = dict(zip_longest(columns, cells[: len(columns)], fillvalue=""))
+            source = SliceSource(number, table, row)
             other = images.setdefault(source.image_path("image"), number)
             got = f"the image of row {other}"
             require(other == number, place, got, "each image once", "Remove one")
@@ -100,16 +96,12 @@ def _parse_table(table):
         expected = "a table in UTF-8. In Excel, save it as CSV UTF-8"
         raise DatasetError(f"{table}: got {kind}, expected {expected}.") from None
     text = re.sub(r"^sep=.\s+", "", text)  # a line for Excel
-    first_line = text.partition("\n")[0]
-    separator = max(",;\t", key=first_line.count)
+    separator = max(",;\t", key=text.partition("\n")[0].count)
     require(text.count('"') % 2 == 0, table, "an open quote", "CSV", "Close it")
     lines = io.StringIO(text, newline=None)
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    try:
-        rows = [[cell.strip() for cell in row] for row in reader]
-    except csv.Error as error:
-        raise DatasetError(f"{table}: got {error}, expected CSV. Correct it.") from None
-    return rows or [[]]
+    with file_errors(table, "Correct it"):
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+        return [[cell.strip() for cell in row] for row in rows] or [[]]
 
 
 def read_slice(source):
@@ -117,7 +109,6 @@ def read_slice(source):
     if source.row is None:
         return read_mat(source.path)
     row = {name: cell.lower() for name, cell in source.row.items()}
-    spacing = row.get("spacing_mm", "").replace(",", ".")
     return make_slice(
         f"{source.path}, row {source.file}",
         {"pid": "patient"},
@@ -128,7 +119,7 @@ def read_slice(source):
         pid=source.row["patient"],
         fold=row.get("fold") or None,
         plane=row.get("plane") or None,
-        spacing_mm=spacing or None,
+        spacing_mm=row.get("spacing_mm", "").replace(",", ".") or None,
     )
 
 
@@ -145,29 +136,19 @@ def _read_image(source, column):
     if not is_inside or PureWindowsPath(source.row[column]).drive:
         expected = f"a path from {folder} on, such as img/1.png"
         raise DatasetError(f"got {source.row[column]!r}, expected {expected}")
-    if not path.is_file():
-        raise DatasetError(f"{path}: no such file")
-    with path.open("rb") as file:
-        is_raster = file.read(4).startswith(RASTER_MAGIC)
-    if not is_raster:
-        got, expected = f"another format ({path.suffix})", "PNG, JPEG or TIFF"
-        raise DatasetError(
-            f"{source.row[column]}: got {got}, expected {expected}. Save it as PNG"
-        )
     return read_raster(path)[0]
 
 
 def _read_mask(source):
     mask, name = _read_image(source, "mask"), source.row["mask"]
-    values = np.unique(mask)
-    if len(values) != 2 or values[0] != 0:
-        got = f"{len(values)} gray values from {values[0]} to {values[-1]}"
-        expected = "0 outside the tumor and one other value inside"
-        remedy = "Save it as PNG; JPEG and smooth edges add values between"
-        raise DatasetError(f"{name}: got {got}, expected {expected}. {remedy}")
-    if (share := (mask > 0).mean()) > 0.5:
-        got, remedy = f"{share:.0%} of the slice as tumor", "Invert the mask"
-        raise DatasetError(f"{name}: got {got}, expected less than half. {remedy}")
+    values, share = np.unique(mask), (mask > 0).mean()
+    is_mask = len(values) == 2 and values[0] == 0
+    got = f"{len(values)} gray values from {values[0]} to {values[-1]}"
+    expected = "0 outside the tumor and one other value inside"
+    remedy = "Save it as PNG; JPEG and smooth edges add values between"
+    require(is_mask, name, got, expected, remedy)
+    got = f"{share:.0%} of the slice as tumor"
+    require(share <= 0.5, name, got, "less than half", "Invert the mask")
     return mask
 
 
@@ -230,11 +211,9 @@ def _group_problems(errors):
         groups.setdefault(kind, []).append((place, text))
     problems = []
     for (place, text), *others in groups.values():
-        names = shorten(
-            ", ".join(re.split(r"[/,] ?", place)[-1] for place, _ in others)
-        )
-        place += f" and {len(others)} more ({names})" if others else ""
-        problems.append((place, text))
+        names = [re.split(r"[/,] ?", place)[-1] for place, _ in others]
+        more = f" and {len(names)} more ({shorten(', '.join(names))})" if names else ""
+        problems.append((place + more, text))
     return problems
 
 

@@ -53,8 +53,7 @@ def read_field(field, name):
         raise DatasetError("missing, or not numbers in this file")
     is_plain = field.id.get_type() == h5py.h5t.py_create(field.dtype)
     if not is_plain or not 0 < field.size <= MAX_SIDE**2:
-        message = f"got {field.size} values, expected 1 to {MAX_SIDE}^2 numbers"
-        raise DatasetError(message)
+        raise DatasetError(f"got {field.size} values, expected 1 to {MAX_SIDE}^2")
     if field.chunks:
         _check_chunks(field)
     return field[()]

@@ -1,21 +1,22 @@
 """A synthetic dataset in figshare's file layout: analytic heads with a tumor."""
 
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from scipy.spatial.transform import Rotation
 from skimage.draw import polygon2mask
 from skimage.filters import gaussian
 from skimage.measure import approximate_polygon, find_contours
 from skimage.transform import resize
-from tqdm import tqdm
 
 from braintumor.core.errors import ParameterError
 from braintumor.core.files import atomic_directory, write_json
 from braintumor.data.figshare import write_cvind, write_mat
+from braintumor.data.folder import map_slices
 from braintumor.data.labels import PHANTOM_VERSION
 from braintumor.data.phantom_anatomy import PLANE_AXES, Head, SlicePlane, ellipsoid
 
@@ -125,7 +126,7 @@ def _sample_offsets(view, head, tumor, n_slices):
     return visible[chosen.round().astype(int)]
 
 
-def _write_patient(directory, patient, seed, size):
+def _write_patient(patient, directory, seed, size):
     """Write the slices of one patient; return the (file, plane) of each."""
     rng = np.random.default_rng([seed, 1, patient.anatomy])
     head = Head(rng)
@@ -169,15 +170,12 @@ def write_phantom(
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"{directory}: got files in it, expected a new folder.")
     cohort = _sample_cohort(n_patients, seed)
+    patients = list(cohort.itertuples())
     n_jobs = n_jobs or (1 if size <= 128 else -1)
     with atomic_directory(directory) as temporary:
-        write = delayed(_write_patient)
-        patients = tqdm(
-            cohort.itertuples(), "phantom", n_patients, disable=not progress
-        )
-        jobs = (write(temporary, patient, seed, size) for patient in patients)
-        rows = sum(Parallel(n_jobs)(jobs), [])
-        planes = pd.DataFrame(rows, columns=["file", "plane"])
+        write = partial(_write_patient, directory=temporary, seed=seed, size=size)
+        rows = map_slices(write, patients, n_jobs, "phantom", progress)
+        planes = pd.DataFrame(chain(*rows), columns=["file", "plane"])
         planes.to_csv(temporary / "planes.csv", index=False, lineterminator="\n")
         write_cvind(temporary / "cvind.mat", cohort.fold.repeat(cohort.n_slices))
         info = dict(kind="phantom", generator=PHANTOM_VERSION, seed=seed, size=size)

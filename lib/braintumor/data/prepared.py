@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.lib.format import open_memmap
 
-from braintumor.core.errors import DatasetError
+from braintumor.core.errors import DatasetError, require
 from braintumor.core.files import ROOT, atomic_directory, directory_lock, write_json
 from braintumor.core.folders import list_files
 from braintumor.data.figshare import SPACING_MM, load_figshare_index
@@ -239,10 +239,8 @@ def resolve_data(data):
         return ROOT / "data" / "phantom"
     path = Path(data).expanduser()
     places = [place for place in (path, ROOT / path) if os.path.lexists(place)]
-    if not places:
-        parents = " or ".join(sorted({str(Path.cwd()), str(ROOT)}))
-        expected = f"a folder below {parents}. Check the name"
-        raise DatasetError(f"{data}: got no such folder, expected {expected}.")
+    expected = "a folder below " + " or ".join(sorted({str(Path.cwd()), str(ROOT)}))
+    require(places, data, "no such folder", expected, "Check the name")
     return places[0].resolve()
 
 

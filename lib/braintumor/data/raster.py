@@ -149,7 +149,7 @@ def _silenced_stderr():
 
 
 def _refuse_unsupported(content):
-    """Raise DatasetError for a whole JPEG or TIFF file that Pillow cannot read."""
+    """Raise DatasetError for a file that Pillow cannot read though it is whole."""
     remedy = "Save it as PNG, or as TIFF of 8 or 16 bits in gray"
     if content[:2] == b"\xff\xd8":
         marker, bits, *_ = read_jpeg_header(content)
@@ -169,6 +169,8 @@ def _refuse_unsupported(content):
         got = f"{bits}-bit {SAMPLE_FORMATS.get(sample, 'complex numbers')}"
         got += f" in {n_channels} channels" if n_channels > 1 else ""
         raise DatasetError(f"TIFF pixels: got {got}, expected gray levels. {remedy}.")
+    elif content[:4] != b"\x89PNG":
+        raise DatasetError(f"got another format, expected PNG, JPEG or TIFF. {remedy}.")
 
 
 def _count_pages(tiff):

@@ -6,7 +6,7 @@ from PIL import Image
 
 def threshold_at_half(probability, image_size):
     """Resize a probability map (side, side) linearly and threshold it at 0.5."""
-    return _resize(probability, image_size) >= 0.5
+    return resize_map(probability, image_size) >= 0.5
 
 
 def threshold_by_expected_dice(probability, image_size):
@@ -15,7 +15,7 @@ def threshold_by_expected_dice(probability, image_size):
     To first order (Dai and Li 2023), the expected Dice of the k most probable pixels is
     2 * sum(their probabilities) / (k + sum(all)). The mask is empty only if all are 0.
     """
-    resized = _resize(probability, image_size)
+    resized = resize_map(probability, image_size)
     ordered = np.sort(resized, axis=None)[::-1]
     sums = np.cumsum(ordered, dtype=float)
     expected = 2 * sums / (np.arange(1, sums.size + 1) + sums[-1])
@@ -40,6 +40,7 @@ def compute_iou(y_true, y_pred):
     return dice / (2 - dice)
 
 
-def _resize(probability, image_size):
+def resize_map(probability, image_size):
+    """Resize a map (side, side) linearly: float32 (image_size, image_size)."""
     image = Image.fromarray(np.asarray(probability, np.float32))
     return np.asarray(image.resize((image_size, image_size), Image.BILINEAR))

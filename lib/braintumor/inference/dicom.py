@@ -16,15 +16,10 @@ from braintumor.core.files import memory_map
 from braintumor.data import raster
 from braintumor.inference.nifti import to_radiological
 
-FUNCTIONAL_GROUPS = {
-    "PixelSpacing": "PixelMeasuresSequence",
-    "ImageOrientationPatient": "PlaneOrientationSequence",
-    "RescaleSlope": "PixelValueTransformationSequence",
-    "RescaleIntercept": "PixelValueTransformationSequence",
-}
 NEEDED = "Rows Columns BitsAllocated BitsStored PixelRepresentation SamplesPerPixel"
 NEEDED = (*NEEDED.split(), "PhotometricInterpretation")
 NOT_IMAGES = ("Segmentation", "RT ", "Parametric Map")  # classes that have pixels
+NOT_COMPRESSED = "Export it without compression"
 JPEG_SYNTAXES = (*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes)
 COMPRESSED = (*JPEG_SYNTAXES, uid.JPEG2000, uid.JPEG2000Lossless, uid.RLELossless)
 PIXEL_DATA = tag_for_keyword("PixelData")
@@ -40,10 +35,8 @@ def read_dicom(path, slice_number=None):
         _check_file_meta(content)
         dataset, notes = _read_attributes(content), []
     if "TransferSyntaxUID" not in dataset.file_meta:  # no preamble: not compressed
-        is_implicit, is_little_endian = dataset.original_encoding
-        syntax = (
-            uid.ExplicitVRLittleEndian if is_little_endian else uid.ExplicitVRBigEndian
-        )
+        is_implicit, is_little = dataset.original_encoding
+        syntax = uid.ExplicitVRLittleEndian if is_little else uid.ExplicitVRBigEndian
         syntax = uid.ImplicitVRLittleEndian if is_implicit else syntax
         dataset.file_meta.TransferSyntaxUID = syntax
     _check_object(dataset, notes)
@@ -67,13 +60,12 @@ def _check_file_meta(content):
         return tag.group != 2 or content.tell() > MAX_META_BYTES
 
     meta = read_dataset(content, False, True, stop_when=is_after)
-    remedy = "Export it again"
-    is_short, is_command = content.tell() <= MAX_META_BYTES, content.read(2) == b"\0\0"
-    what, got = "DICOM file meta", "other attributes"
-    require(is_short and not is_command, what, got, "an image after it", remedy)
-    syntax, remedy = meta.get("TransferSyntaxUID"), "Export it without compression"
+    is_ended = content.tell() <= MAX_META_BYTES and content.read(2) != b"\0\0"
+    expected, remedy = "an image after it", "Export it again"
+    require(is_ended, "DICOM file meta", "other attributes", expected, remedy)
     deflated, what = uid.DeflatedExplicitVRLittleEndian, "transfer syntax"
-    require(syntax != deflated, what, deflated.name, "another one", remedy)
+    is_other = meta.get("TransferSyntaxUID") != deflated
+    require(is_other, what, deflated.name, "another one", NOT_COMPRESSED)
     content.seek(0)
 
 
@@ -90,48 +82,44 @@ def _read_attributes(content):
 
 def _check_object(dataset, notes):
     """Refuse objects other than images, and note those of another modality than MR."""
-    kind = dataset.get("SOPClassUID") or dataset.file_meta.get(
-        "MediaStorageSOPClassUID"
-    )
+    meta = dataset.file_meta
+    kind = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
     kind = shorten(getattr(kind, "name", "an unknown class"))
     modality = shorten(dataset.get("Modality") or "MR").upper()
-    remedy = "Give the file of the slice"
     is_image = not any(word in kind for word in NOT_IMAGES) and modality != "SEG"
-    got = kind if "PixelData" in dataset else f"{kind} without pixels"
-    got = got if is_image else f"{kind}, which is no image"
-    has_pixels = is_image and "PixelData" in dataset
-    require(has_pixels, "DICOM object", got, "an MR image", remedy)
+    what, expected, remedy = "DICOM object", "an MR image", "Give the file of the slice"
+    require(is_image, what, f"{kind}, which is no image", expected, remedy)
+    require("PixelData" in dataset, what, f"{kind} without pixels", expected, remedy)
     is_mosaic = "MOSAIC" in str(dataset.get("ImageType"))
-    what, got = "ImageType", "MOSAIC, all slices in one image"
+    got = "MOSAIC, all slices in one image"
     remedy = "Convert it to NIfTI, for example with dcm2niix"
-    require(not is_mosaic, what, got, "one slice", remedy)
+    require(not is_mosaic, "ImageType", got, "one slice", remedy)
     is_other_class = "Image Storage" in kind and not re.search("MR|Capture", kind)
     if modality not in ("MR", "OT", "SC") or is_other_class:
-        notes.append(
-            f"it is declared as {modality} ({kind}); the networks know MR only"
-        )
+        declared = f"it is declared as {modality} ({kind})"
+        notes.append(f"{declared}; the networks know MR only")
 
 
 def _check_pixels(dataset):
     """Refuse a size, color or compression that cannot be read here."""
     missing = ", ".join(name for name in NEEDED if name not in dataset)
-    what, remedy = "DICOM attributes", "Export it again"
-    require(not missing, what, f"none for {missing}", "a value of each", remedy)
+    got, expected = f"none for {missing}", "a value of each"
+    require(not missing, "DICOM attributes", got, expected, "Export it again")
     raster.check_size(dataset.Rows, dataset.Columns)
     what, colors = "PhotometricInterpretation", dataset.PhotometricInterpretation
     is_known = colors.startswith(("MONOCHROME", "RGB", "YBR"))
     require(is_known, what, shorten(colors), "MONOCHROME2", "Export it in gray")
-    bits, n_channels = dataset.BitsAllocated, dataset.SamplesPerPixel
-    is_8_bit, got = n_channels == 1 or bits == 8, f"{bits}-bit channels"
-    require(is_8_bit, "colors", got, "8 bits", "Export it in gray")
+    bits = dataset.BitsAllocated
+    is_8_bit = bits == 8 or dataset.SamplesPerPixel == 1
+    require(is_8_bit, "colors", f"{bits}-bit channels", "8 bits", "Export it in gray")
     syntax = dataset.file_meta.TransferSyntaxUID
     is_known = syntax in uid.UncompressedTransferSyntaxes
     if syntax in COMPRESSED:
         # of 12 bits, decoders read 8 or none
         is_known = syntax != uid.JPEGExtended12Bit or dataset.BitsStored <= 8
         is_known = is_known and pydicom.pixels.get_decoder(syntax).is_available
-    what, got, remedy = "transfer syntax", syntax.name, "Export it without compression"
-    require(is_known, what, shorten(got), "one that can be decoded here", remedy)
+    name, expected = shorten(syntax.name), "one that can be decoded here"
+    require(is_known, "transfer syntax", name, expected, NOT_COMPRESSED)
 
 
 def _count_frames(dataset, notes):
@@ -159,16 +147,14 @@ def _count_frames(dataset, notes):
 def _decode_frame(dataset, frame):
     syntax, plugin = dataset.file_meta.TransferSyntaxUID, ""
     if syntax in JPEG_SYNTAXES:  # libjpeg allocates what a stream declares
-        n_frames = dataset.NumberOfFrames
-        get_frame = pydicom.encaps.get_frame
-        content = get_frame(dataset.PixelData, frame, number_of_frames=n_frames)
+        settings = {"number_of_frames": dataset.NumberOfFrames}
+        content = pydicom.encaps.get_frame(dataset.PixelData, frame, **settings)
         is_whole = content.rstrip(b"\0\xff").endswith(b"\xff\xd9")  # one may pad it
-        what, remedy = "JPEG", "Export or download it again"
-        require(is_whole, what, "no end marker", "a whole image", remedy)
+        remedy = "Export or download it again"
+        require(is_whole, "JPEG", "no end marker", "a whole image", remedy)
         _, _, *size = raster.read_jpeg_header(content)
         expected = [dataset.Rows, dataset.Columns, dataset.SamplesPerPixel]
-        remedy = "Export it without compression"
-        require(size == expected, "JPEG size", size, expected, remedy)
+        require(size == expected, "JPEG size", size, expected, NOT_COMPRESSED)
     if syntax == uid.JPEGBaseline8Bit:
         plugin = "pillow"  # the other one accepts damaged files
     return pydicom.pixels.pixel_array(dataset, index=frame, decoding_plugin=plugin)
@@ -217,13 +203,12 @@ def _get_attribute(dataset, frame, keyword):
     """Get an attribute of the image, or of the functional group of a frame, or None."""
     if keyword in dataset:
         return dataset[keyword].value
-    if keyword not in FUNCTIONAL_GROUPS:
-        return None
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     for groups in [*frames[frame : frame + 1], *shared[:1]]:
-        if group := groups.get(FUNCTIONAL_GROUPS[keyword]):
-            return group[0].get(keyword)
+        for element in groups.iterall():
+            if element.keyword == keyword:
+                return element.value
     return None
 
 

@@ -75,9 +75,8 @@ def read_image(path, slice_number=None):
     name += "" if slice_number is None else f", slice {slice_number}"
     with raster.file_errors(path):
         read, size = _find_reader(path), path.stat().st_size
-        expected = f"at most {MAX_BYTES:,} bytes"
-        got, remedy = f"{size:,}", "Export one slice"
-        require(size <= MAX_BYTES, "file size", got, expected, remedy)
+        expected, remedy = f"at most {MAX_BYTES:,} bytes", "Export one slice"
+        require(size <= MAX_BYTES, "file size", f"{size:,}", expected, remedy)
         pixels, spacing, notes, *truth = read(path, slice_number)
         pixels = pixels if truth else _check_pixels(pixels)
         return InputImage(name, pixels, spacing, tuple(notes), *truth)
@@ -146,8 +145,8 @@ def _find_reader(path):
     if head.startswith(b"MATLAB") or name.endswith(".mat"):  # which reports its version
         return _read_mat
     is_pair = head.startswith(PAIR_MAGIC) or name.endswith(PAIR_SUFFIXES)
-    what, got, remedy = "volume", "a pair of .hdr and .img", "Save it as one .nii"
-    require(not is_pair, what, got, "one NIfTI file", remedy)
+    got, remedy = "a pair of .hdr and .img", "Save it as one .nii"
+    require(not is_pair, "volume", got, "one NIfTI file", remedy)
     got = "an unknown format" if head else "an empty file"
     for magic, other in OTHER_FORMATS.items():
         got = other if head.startswith(magic) else got
@@ -158,10 +157,9 @@ def _read_mat(path, slice_number):
     from braintumor.data.figshare import SPACING_MM, read_mat
 
     raster.select_slice(1, "slice", slice_number)
-    image = read_mat(path)
-    spacing = SPACING_MM * 512 / len(image.image)
-    spacing_mm = spacing, spacing
-    return image.image, spacing_mm, [], image.pid, image.label, image.mask
+    item = read_mat(path)
+    spacing_mm = (SPACING_MM * 512 / len(item.image),) * 2
+    return item.image, spacing_mm, [], item.pid, item.label, item.mask
 
 
 def _read_npy(path, slice_number):

@@ -7,18 +7,13 @@ from functools import cache, partial
 
 import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
-from PIL import Image
 from tqdm import tqdm
 
 from braintumor.core.errors import DatasetError, require
 from braintumor.core.files import ROOT, sha256
 from braintumor.data.preprocessing import preprocess_slice
 from braintumor.data.raster import file_errors
-from braintumor.evaluation.masks import (
-    compute_dice,
-    expected_dice,
-    threshold_by_expected_dice,
-)
+from braintumor.evaluation import masks
 from braintumor.inference.formats import InputImage, read_image
 from braintumor.inference.ood import OOD_SCORES, THUMBNAIL_SIZE, compute_ood_scores
 from braintumor.models.head_crop import paste_back
@@ -126,13 +121,14 @@ class Predictor:
         size, classify = max(image.pixels.shape), outputs["classify"]
         probabilities = classify.mean(axis=(0, 1))
         gradcam = merge_views(outputs["gradcam"][..., probabilities.argmax()])
-        gradcam = _resize(gradcam, self.ensemble.crop_size)
+        gradcam = masks.resize_map(gradcam, self.ensemble.crop_size)
         gradcam = paste_back(gradcam[None], outputs["box"][None], IMAGE_SIZE)[0]
-        gradcam = image.crop_to_image(_resize(gradcam, size))
+        gradcam = image.crop_to_image(masks.resize_map(gradcam, size))
+        threshold = masks.threshold_by_expected_dice
         maps = merge_views(outputs["maps"])
-        mean_mask = threshold_by_expected_dice(maps.mean(axis=0), maps.shape[1])
-        masks = [threshold_by_expected_dice(m, len(m)) for m in maps]
-        agreement = np.mean([compute_dice(mean_mask, m) for m in masks])
+        mean_mask = threshold(maps.mean(axis=0), maps.shape[1])
+        own_masks = [threshold(m, len(m)) for m in maps]
+        agreement = np.mean([masks.compute_dice(mean_mask, m) for m in own_masks])
         fold = load_held_out_folds().get(image.patient) if image.patient else None
         is_trained = [fold not in {None, *held_out_folds(n)} for n in self.names]
         return Prediction(
@@ -140,16 +136,16 @@ class Predictor:
             networks=self.names,
             probabilities=probabilities,
             probability_std=classify.std(axis=(0, 1)),
-            mask=image.crop_to_image(threshold_by_expected_dice(outputs["mask"], size)),
+            mask=image.crop_to_image(threshold(outputs["mask"], size)),
             gradcam=gradcam / max(gradcam.max(), 1e-9),
             mask_agreement=round(float(agreement), 4) if len(maps) > 1 else None,
-            ood_scores=self._score_ood(outputs, maps, masks),
+            ood_scores=self._score_ood(outputs, maps, own_masks),
             n_models_trained_on_patient=sum(is_trained),
         )
 
-    def _score_ood(self, outputs, maps, masks):
+    def _score_ood(self, outputs, maps, own_masks):
         thumbnail = make_thumbnails(outputs["crop"])
-        dice = [expected_dice(*pair) for pair in zip(maps, masks, strict=True)]
+        dice = map(masks.expected_dice, maps, own_masks)
         inputs = zip(self.references, outputs["features"][0], dice, strict=True)
         scores = [compute_ood_scores(*row, thumbnail) for row in inputs]
         scores = np.mean(scores, axis=0).round(3).tolist()
@@ -166,11 +162,6 @@ def make_thumbnails(crops):
     shape, block = crops.shape[:-2], crops.shape[-1] // THUMBNAIL_SIZE
     blocks = crops.reshape(*shape, THUMBNAIL_SIZE, block, THUMBNAIL_SIZE, block)
     return blocks.mean(axis=(-3, -1)).reshape(*shape, -1)
-
-
-def _resize(image, size):
-    image = Image.fromarray(image)
-    return np.asarray(image.resize((size, size), Image.BILINEAR))
 
 
 def predict_files(paths, slice_number=None, held_out=False):

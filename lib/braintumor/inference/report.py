@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 from PIL import Image, ImageColor
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, find_objects
 
 from braintumor.core.files import atomic_write
 from braintumor.core.templates import render
@@ -81,8 +81,8 @@ def find_box(mask):
     """Return top, left, bottom and right of a mask, or None if it is empty."""
     if not mask.any():
         return None
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (1, 0))
-    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+    rows, columns = find_objects(mask.astype(int))[0]
+    return rows.start, columns.start, rows.stop, columns.stop
 
 
 def format_row(result):

@@ -20,13 +20,14 @@ def collect_environment(threads):
 
     backend = keras.config.backend()
     packages = {name: version(name) for name in PACKAGES}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "packages": packages | {backend: sys.modules[backend].__version__},
         "python": platform.python_version(),
         "processor": _processor(),
         "threads": threads or os.cpu_count(),
         "git": _git_state(),
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
     }
 
 
@@ -63,8 +64,3 @@ def _git_state():
         return {"commit": None, "clean": None}  # a downloaded archive
     is_clean = all(line.startswith("#") for line in lines)
     return {"commit": commit.split()[-1], "clean": is_clean}
-
-
-def _peak_memory_mb():
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
