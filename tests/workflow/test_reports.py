@@ -19,7 +19,7 @@ from braintumor.data import prepared as prepared_module
 from braintumor.plots.style import CaptionedFigure
 
 REPORTS = sorted(path.stem for path in (ROOT / "notebooks" / "report").glob("*.ipynb"))
-FIGURES = dict(ablations=1, background=4, failures=2, leakage=2)  # their numbers
+FIGURES = dict(ablations=1, background=4, external=2, failures=2, leakage=2)  # their numbers
 FIGURES |= dict(results=9, saliency_ood=5, scaling=1, source_shift=2)
 FIGURES |= dict(testing=1)
 
