@@ -19,8 +19,8 @@ from braintumor.data import prepared as prepared_module
 from braintumor.plots.style import CaptionedFigure
 
 REPORTS = sorted(path.stem for path in (ROOT / "notebooks" / "report").glob("*.ipynb"))
-FIGURES = dict(ablations=1, background=4, external=2, failures=2, leakage=2)  # their numbers
-FIGURES |= dict(results=9, saliency_ood=5, scaling=1, source_shift=2)
+FIGURES = dict(ablations=1, background=4, external=2, failures=2)  # their numbers
+FIGURES |= dict(leakage=2, results=9, saliency_ood=5, scaling=1, source_shift=2)
 FIGURES |= dict(testing=1)
 
 
