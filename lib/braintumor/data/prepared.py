@@ -188,7 +188,23 @@ def open_prepared(folder):
 
 
 def open_data(data, image_size, percentiles=PERCENTILES):
-    """Open the prepared set of a folder of slices, or "phantom"; prepare it if new."""
+    """Open the prepared set of a folder of slices; prepare it if it is new or changed.
+
+    Parameters
+    ----------
+    data : str or Path, the folder, or "phantom", which is generated at first
+    image_size : int, pixels per side of the prepared slices
+    percentiles : tuple, of a slice's intensities, which become 0 and 255
+
+    Returns
+    -------
+    PreparedData
+
+    Raises
+    ------
+    DatasetError
+        If a slice or the folder is not as expected; the message has the first problem.
+    """
     directory = _find_or_generate(data)
     folder = cache_dir(data, image_size, percentiles)
     with directory_lock(folder):  # another process may be preparing it

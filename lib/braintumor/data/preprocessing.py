@@ -9,7 +9,18 @@ MIN_RANGE, MAX_INTENSITY = 1e-15, 1e15  # that can be scaled in float32
 
 
 def preprocess_slice(image, image_size, percentiles=PERCENTILES):
-    """Scale `percentiles` of a square slice to 0 and 255 (uint8), and resize it."""
+    """Scale `percentiles` of a slice to 0 and 255, and resize it.
+
+    Parameters
+    ----------
+    image : array (side, side) of any number type
+    image_size : int, pixels per side of the result
+    percentiles : tuple of two floats, 0 to 100
+
+    Returns
+    -------
+    uint8 array (image_size, image_size)
+    """
     ordered = np.sort(image, axis=None)  # np.percentile is slower
     ranks = [round(percent / 100 * (image.size - 1)) for percent in percentiles]
     low, high = (float(ordered[rank]) for rank in ranks)

@@ -80,10 +80,27 @@ def validation_fold(fold, shift):
 
 
 def make_split(index, protocol, fold, seed=0, validation=0.15, shift=0):
-    """Split an index for testing on one fold; a shared group raises LeakageError.
+    """Split an index for testing on one fold.
 
-    The validation part is a share of the patients in the other folds, or with `shift`
-    a whole fold, `validation_fold`.
+    Parameters
+    ----------
+    index : DataFrame with pid, family, label and fold, a row per slice
+    protocol : "official", "family", "slice" or "source", see `GROUP_COLUMNS`
+    fold : int, 1 to 5, the test fold
+    seed : int, of the folds that are not given and of the validation part
+    validation : float, share of the groups of the other folds for validation
+    shift : int, above 0 to validate on a whole fold instead, see `validation_fold`
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    LeakageError
+        If a patient or family would be in two parts.
+    DatasetError
+        If there are too few patients or slices.
     """
     from sklearn.model_selection import train_test_split
 
@@ -121,7 +138,13 @@ def make_split(index, protocol, fold, seed=0, validation=0.15, shift=0):
 
 
 def audit_leakage(index, split):
-    """Count patients and families in both the test part and another part."""
+    """Count patients and families in both the test part and another part.
+
+    Returns
+    -------
+    DataFrame : rows pid and family; columns n_shared (groups), n_test_slices and
+        test_fraction (of the test slices, which belong to a shared group)
+    """
     rest = index.iloc[np.concatenate([split.train, split.validation])]
     test = index[["pid", "family"]].iloc[split.test]
     is_shared = test.apply(lambda column: column.isin(rest[column.name]))

@@ -52,7 +52,24 @@ HEADLINE_METRICS = ("accuracy by slice", "balanced accuracy by patient", "mean D
 
 
 def load_predictions(run, task, folds=FOLDS):
-    """Load test predictions, by file, and run.json of the finished folds of a run."""
+    """Load the test predictions of the finished folds of a run.
+
+    Parameters
+    ----------
+    run : str, a folder such as "results/published/full"
+    task : "classify" or "segment"
+    folds : iterable of int
+
+    Returns
+    -------
+    table : DataFrame, a row per slice, ordered by file number
+    records : list of dict, the run.json of each fold
+
+    Raises
+    ------
+    DatasetError
+        If no fold is finished, or folds are of different runs.
+    """
     folder = ROOT / run / task
     paths = [folder / f"fold-{fold}" for fold in sorted(folds)]
     paths = [path for path in paths if (path / "run.json").exists()]
@@ -81,7 +98,16 @@ def load_fold_tables(run, task, records, name):
 
 
 def fit_temperatures(validation):
-    """Fit a temperature to each fold's validation log loss: Series by fold."""
+    """Fit a temperature to the validation log loss of each fold (Guo et al. 2017).
+
+    Parameters
+    ----------
+    validation : DataFrame with fold, y_true and the probabilities, a row per slice
+
+    Returns
+    -------
+    Series of float, 0.25 to 4, by fold
+    """
 
     def loss(temperature, table):
         return metrics.log_loss(metrics.temperature_scale(table, temperature))
@@ -93,7 +119,19 @@ def fit_temperatures(validation):
 
 
 def score_with_ci(table, metric, n_bootstrap=2000, groups="pid"):
-    """Compute a metric and its 95% interval: {value, low, high}, at six digits."""
+    """Compute a metric and its 95% interval by bootstrap.
+
+    Parameters
+    ----------
+    table : DataFrame, a row per slice
+    metric : function of a table and bootstrap weights, see ``evaluation.metrics``
+    n_bootstrap : int, number of resamples
+    groups : str or array, which column or values stay together in a resample
+
+    Returns
+    -------
+    dict of value, low and high, at six digits
+    """
     low, high = bootstrap_interval(table, metric, groups, n_bootstrap)
     scores = {"value": metric(table), "low": low, "high": high}
     return {name: round(float(score), 6) for name, score in scores.items()}
@@ -128,7 +166,23 @@ def summary_metrics(tables):
 
 
 def paired_difference(table, other, metric, n_bootstrap=2000, cluster=str):
-    """Score metric(table) - metric(other) with resamples paired by cluster(pid)."""
+    """Score metric(table) - metric(other) with paired resamples.
+
+    Parameters
+    ----------
+    table, other : DataFrame, predictions for the same slices
+    metric, n_bootstrap : see `score_with_ci`
+    cluster : function of a pid, the group that a resample keeps together
+
+    Returns
+    -------
+    dict of value, low and high
+
+    Raises
+    ------
+    DatasetError
+        If the slices differ.
+    """
     got = f"{len(table)} and {len(other)} different slices"
     is_same = sorted(table["file"]) == sorted(other["file"])
     remedy = "Compare the same folds of both runs"

@@ -67,8 +67,22 @@ class InputImage:
 def read_image(path, slice_number=None):
     """Read one slice, upright in radiological convention if its orientation is known.
 
-    `slice_number`, from 1, is that of a NIfTI slice across the coarsest axis, a DICOM
-    frame or a TIFF page; a file of several raises AmbiguousSliceError without it.
+    Parameters
+    ----------
+    path : str or Path of a PNG, JPEG, TIFF, DICOM, NIfTI, NumPy or figshare file
+    slice_number : int, from 1: of a NIfTI slice across the coarsest axis, a DICOM
+        frame or a TIFF page
+
+    Returns
+    -------
+    InputImage
+
+    Raises
+    ------
+    AmbiguousSliceError
+        If the file has several slices and `slice_number` is None.
+    DatasetError
+        If the file cannot be read, or is not a slice.
     """
     path = Path(path)
     name = printable(path.name)

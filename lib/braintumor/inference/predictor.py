@@ -66,7 +66,17 @@ def held_out_folds(name):
 
 
 def find_networks(fold=None, directory="models"):
-    """List published networks, those that held out a fold or all, as sorted paths."""
+    """List published networks, those that held out a fold or all.
+
+    Parameters
+    ----------
+    fold : int or None
+    directory : str or Path of the ONNX files, without-FOLDS.onnx
+
+    Returns
+    -------
+    tuple of Path, sorted
+    """
     paths = sorted((ROOT / directory).glob("without-*.onnx"))
     paths = tuple(p for p in paths if fold in {None, *held_out_folds(p.stem)})
     require(paths, directory, "no network", "without-FOLD.onnx", RESTORE)

@@ -7,10 +7,17 @@ from braintumor.models.original import N_CLASSES, check_size
 
 
 def build_compact(image_size=64):
-    """Build a small classifier with softmax output (batch, 3).
+    """Build a small classifier.
 
-    Global max pooling leaves about 290,000 parameters at any size of the input,
-    (batch, side, side, 1) in [0, 1] with 64 pixels per side or more.
+    Global max pooling leaves about 290,000 parameters at any input size.
+
+    Parameters
+    ----------
+    image_size : int, 64 or more
+
+    Returns
+    -------
+    keras.Model, uncompiled : (batch, side, side, 1) in [0, 1] to softmax (batch, 3)
     """
     check_size(image_size)
     model = keras.Sequential(name="compact")

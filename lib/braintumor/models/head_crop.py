@@ -68,7 +68,17 @@ def _resample(images, first, scale, size):
 
 
 def crop_head(images, masks, crop_size):
-    """Crop prepared slices and masks (n, side, side) uint8 to the head."""
+    """Crop prepared slices and masks to the head.
+
+    Parameters
+    ----------
+    images, masks : uint8 arrays (n, side, side)
+    crop_size : int, pixels per side of the crops
+
+    Returns
+    -------
+    images, masks : uint8 arrays (n, crop_size, crop_size)
+    """
     image_size = images.shape[1]
     if crop_size % 16 or not 0 < crop_size <= image_size:
         rule = f"a multiple of 16 from 16 to {image_size}, the size of the slices"

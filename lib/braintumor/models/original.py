@@ -7,10 +7,19 @@ N_CLASSES = 3
 
 
 def build_cnn(image_size=512, channels=1, last_block="leaky_relu"):
-    """Build the original study's classifier, with softmax output (batch, 3).
+    """Build the original study's classifier.
 
-    It has 5,275,875 parameters at 512 x 512 x 1; the input is in [0, 1]. `last_block`,
-    "leaky_relu" or "relu", is the activation of the third block.
+    It has 5,275,875 parameters at 512 x 512 x 1.
+
+    Parameters
+    ----------
+    image_size : int, pixels per side of the input, which is in [0, 1]
+    channels : int, of the input
+    last_block : "leaky_relu" or "relu", the activation of the third block
+
+    Returns
+    -------
+    keras.Model, uncompiled, with softmax output (batch, 3)
     """
     check_size(image_size)
     if last_block not in ("leaky_relu", "relu"):
@@ -37,10 +46,17 @@ def build_cnn(image_size=512, channels=1, last_block="leaky_relu"):
 
 
 def build_unet(image_size=512, filters=16, dropout=0.0):
-    """Build the original study's U-Net, with sigmoid output (batch, side, side, 1).
+    """Build the original study's U-Net; it pads, unlike Ronneberger et al. (2015).
 
-    Unlike that of Ronneberger et al. (2015) it has padding. The filters double at each
-    of four steps down; dropout follows each pooling and concatenation.
+    Parameters
+    ----------
+    image_size : int, pixels per side of the input, which is in [0, 1]
+    filters : int, of the first step; doubled at each of four steps down
+    dropout : float, after each pooling and concatenation
+
+    Returns
+    -------
+    keras.Model, uncompiled, with sigmoid output (batch, side, side, 1)
     """
     check_size(image_size, multiple_of=16)
     x = image = layers.Input((image_size, image_size, 1))

@@ -8,9 +8,14 @@ from braintumor.plots.style import MAX_WIDTH, captioned, format_values
 
 @captioned
 def plot_learning_curves(history, titles, monitor="val_loss"):
-    """Plot metrics by epoch, per fold, and mark the best epoch in column `monitor`.
+    """Plot metrics by epoch, per fold, and mark the best epoch.
 
-    `titles` is {metric: title}; `history` has each metric, and val_ with it.
+    Parameters
+    ----------
+    history : DataFrame with epoch, each metric and its val_ column, and maybe fold
+    titles : dict of metric: title, a panel each
+    monitor : str, the column that selects the epoch; the largest accuracy or epoch,
+        the smallest loss
     """
     history = history.assign(fold=history.get("fold", 1)).reset_index(drop=True)
     folds = history.groupby("fold")

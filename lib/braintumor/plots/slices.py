@@ -21,7 +21,16 @@ DIFFERENCE_COLORS = {
 
 @captioned
 def plot_slice_grid(images, titles, masks=None, columns=4, borders=None):
-    """Plot slices side by side, outlined by masks or borders (points, 2; x and y)."""
+    """Plot slices side by side, with outlined tumors.
+
+    Parameters
+    ----------
+    images : sequence of arrays (side, side)
+    titles : sequence of str
+    masks : sequence of arrays (side, side), or None
+    columns : int, of the grid
+    borders : sequence of arrays (points, 2), x and y in pixels, or None
+    """
     figure, axes = _plot_images(images, titles, columns)
     message = f"Slices: {len(images)}."
     if masks is not None or borders is not None:
@@ -36,7 +45,15 @@ def plot_slice_grid(images, titles, masks=None, columns=4, borders=None):
 
 @captioned
 def plot_mask_differences(images, y_true, y_pred, titles, columns=4):
-    """Plot true against predicted masks over slices, overlap and errors in color."""
+    """Plot predicted over true masks; overlap and errors have different colors.
+
+    Parameters
+    ----------
+    images : sequence of arrays (side, side)
+    y_true, y_pred : sequences of masks (side, side)
+    titles : sequence of str
+    columns : int, of the grid
+    """
     figure, axes = _plot_images(images, titles, columns)
     pairs = [np.array(pair, bool) for pair in zip(y_true, y_pred, strict=True)]
     for ax, (true, pred) in zip(axes, pairs, strict=True):

@@ -21,13 +21,26 @@ def training_batches(
     intensity=False,
     weights=None,
 ):
-    """Yield batches (x, y) without end; x is in [0, 1], y as from `format_targets`.
+    """Yield batches (x, y) without end.
 
     Order and augmentation depend on (seed, epoch, step) alone, so a stopped and
-    continued training sees the same batches as an undisturbed one. `images` are (n,
-    side, side) uint8; targets are labels (n,) from 0, masks (n, side, side), or a dict
-    of both. `augmentation` has settings of `random_affine`, or is None. With `weights`
-    (n,), which sum to 1, an epoch is a sample with replacement.
+    continued training sees the same batches as an undisturbed one.
+
+    Parameters
+    ----------
+    images : uint8 array (n, side, side)
+    targets : labels (n,) from 0, masks (n, side, side), or a dict of both
+    batch_size, seed : int
+    augmentation : dict of settings of `random_affine`, or None
+    first_epoch : int, the number of finished epochs
+    intensity : bool, whether to change contrast, resolution and noise at random
+    weights : array (n,) that sums to 1, or None; with it, an epoch is a sample with
+        replacement
+
+    Yields
+    ------
+    x : float32 array (batch, side, side, 1) in [0, 1]
+    y : as from `format_targets`
     """
     n = len(images)
     for epoch in itertools.count(first_epoch):

@@ -14,7 +14,12 @@ from braintumor.core.files import atomic_write
 def configure_backend(seed, threads=0):
     """Seed all random states and make operations deterministic, before any network.
 
-    Same seed, threads and processor: same bytes. 0 threads are one per core.
+    Same seed, threads and processor: same bytes.
+
+    Parameters
+    ----------
+    seed : int
+    threads : int, of TensorFlow; 0: one per core
     """
     backend = keras.config.backend()
     if backend == "tensorflow":
