@@ -48,7 +48,7 @@ def write_nifti(path, volume, affine=RAS, image_class=nibabel.Nifti1Image):
     return path
 
 
-def make_dicom(pixels, storage=MRImageStorage, **attributes):
+def make_dicom(pixels, storage=MRImageStorage, without=(), **attributes):
     """A dataset of (rows, columns), (frames, rows, columns) or (rows, columns, 3)."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -64,6 +64,8 @@ def make_dicom(pixels, storage=MRImageStorage, **attributes):
     dataset.set_pixel_data(pixels, colors, pixels.itemsize * 8)
     for name, value in attributes.items():
         setattr(dataset, name, value)
+    for name in without:
+        del dataset[name]
     return dataset
 
 

@@ -59,15 +59,6 @@ def test_image_that_is_not_square_is_padded(tmp_path):
     assert not item.mask[:, 20:].any()
 
 
-@pytest.mark.parametrize("fraction", [0, 0.3, 0.99])
-def test_incomplete_file_is_refused(tmp_path, fraction):
-    path = write_sample(tmp_path / "1.mat")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * fraction)])
-    with pytest.raises(DatasetError, match="1.mat: "):
-        read_mat(path)
-
-
 @pytest.mark.parametrize(
     "start, version", [(b"MATLAB 5.0 MAT-file", "v5 to v7"), (b"\0\0\0\0", "v4")]
 )
@@ -83,20 +74,16 @@ def test_cvind_is_in_the_order_of_the_file_numbers(tmp_path):
     assert read_cvind(tmp_path) is None
     write_cvind(tmp_path / "cvind.mat", [5, 1, 3, 3])
     assert read_cvind(tmp_path).tolist() == [5, 1, 3, 3]
-
-
-@pytest.mark.parametrize("values", [[1, 2, 0], [1, 6, 2], [1.5, 2]])
-def test_cvind_with_other_values_is_refused(tmp_path, values):
-    write_cvind(tmp_path / "cvind.mat", values)
-    with pytest.raises(DatasetError, match="cvind.mat: cvind"):
-        read_cvind(tmp_path)
+    for values in ([1, 2, 0], [1, 6, 2], [1.5, 2]):
+        write_cvind(tmp_path / "cvind.mat", values)
+        with pytest.raises(DatasetError, match="cvind.mat: cvind"):
+            read_cvind(tmp_path)
 
 
 def test_figshare_index_is_complete():
     index = load_figshare_index()
-    assert (
-        index.index.tolist() == list(range(1, 3065)) and index["pid"].nunique() == 233
-    )
+    assert index.index.tolist() == list(range(1, 3065))
+    assert index["pid"].nunique() == 233
     assert index["label"].value_counts().to_dict() == {1: 708, 2: 1426, 3: 930}
     assert index.groupby("pid")["label"].nunique().eq(1).all()
     assert set(index["plane"]) <= set(PLANES) and set(index["label"]) == set(LABELS)

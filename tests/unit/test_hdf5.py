@@ -67,18 +67,12 @@ HOSTILE = {
 }
 
 
-def test_compression_that_is_not_read_is_named(tmp_path):
-    make = data(data=IMAGE, chunks=(8, 8), compression="lzf")
-    path = write_field(tmp_path / "1.mat", make)
-    with pytest.raises(DatasetError, match="image: compression: got lzf.*-v7.3"):
-        read_mat(path)
-
-
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_field_is_refused(tmp_path, case):
     write_sample(tmp_path / "2.mat")
     path = write_field(tmp_path / "1.mat", HOSTILE[case])
-    with pytest.raises(DatasetError, match=f"{path}: image: "):
+    reason = "compression: got lzf.*-v7.3" if case == "other compression" else ""
+    with pytest.raises(DatasetError, match=f"{path}: image: {reason}"):
         read_mat(path)
 
 
@@ -102,16 +96,10 @@ def test_heap_that_hdf5_would_read_forever_is_refused(tmp_path):
         read_mat(path)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        GZIP,
-        GZIP | {"shuffle": True},
-        {"fletcher32": True},
-        GZIP | {"shuffle": True, "fletcher32": True},  # as hdf5storage writes
-    ],
-)
+HDF5STORAGE = GZIP | {"shuffle": True, "fletcher32": True}  # as this package writes
+
+
+@pytest.mark.parametrize("settings", [{}, GZIP, {"fletcher32": True}, HDF5STORAGE])
 @pytest.mark.parametrize("dtype", ["<i2", ">f4"])
 def test_image_in_chunks_is_read(tmp_path, settings, dtype):
     image = (IMAGE // 8).astype(dtype)
