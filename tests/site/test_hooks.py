@@ -48,18 +48,12 @@ def resolve(node, docs):
 LINK = {"reftype": "page", "reftarget": "05_evaluate", "refdoc": "book/index"}
 
 
-def test_link_leads_to_the_page():
+def test_link_leads_to_the_page_or_is_its_title():
     node = resolve(LINK, ["book/index", "notebooks/labs/05_evaluate"])
     assert node["refuri"] == "../notebooks/labs/05_evaluate.html"
-
-
-def test_link_to_a_page_that_is_not_built_is_its_title():
-    node = resolve(LINK, ["book/index"])
+    node = resolve(LINK, ["book/index"])  # of a page that is not built
     assert isinstance(node, nodes.emphasis) and node.astext() == "A lab"
-
-
-def test_other_roles_are_left_to_sphinx():
-    assert resolve(LINK | {"reftype": "term"}, []) is None
+    assert resolve(LINK | {"reftype": "term"}, []) is None  # left to Sphinx
 
 
 def test_title_in_the_table_of_contents_is_used_everywhere():
@@ -92,26 +86,14 @@ def test_buttons_open_the_notebook_without_outputs(page, notebook):
     assert notebook is None or (ROOT / notebook).exists()
 
 
-@pytest.mark.parametrize("url", ["https://example.org/someone/study", ""])
-def test_repositories_elsewhere_have_no_launch_links(url):
-    assert hooks.launch_links(url, "main", "a.ipynb") == []
-
-
 def test_repository_is_the_one_that_github_builds(monkeypatch):
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     assert hooks.github_repository() == ""
     monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
     monkeypatch.setenv("GITHUB_REPOSITORY", "someone/study")
     assert hooks.github_repository() == "https://github.com/someone/study"
-
-
-def test_reference_list_loses_roles_that_aria_does_not_allow():
-    body = (
-        '<div class="citation-list" role="list"><p role="doc-biblioentry">A</p></div>'
-    )
-    context = {"body": body}
-    hooks.fix_roles(None, "", "", context, None)
-    assert "role=" not in context["body"]
+    for url in ("https://example.org/someone/study", ""):  # cannot be launched
+        assert hooks.launch_links(url, "main", "a.ipynb") == []
 
 
 def test_table_has_one_head_and_numbers_to_the_right():

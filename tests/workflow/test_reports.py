@@ -21,7 +21,7 @@ from braintumor.plots.style import CaptionedFigure
 REPORTS = sorted(path.stem for path in (ROOT / "notebooks" / "report").glob("*.ipynb"))
 FIGURES = dict(ablations=1, background=4, failures=2, leakage=2)  # their numbers
 FIGURES |= dict(results=9, saliency_ood=5, scaling=1, source_shift=2)
-FIGURES |= dict(testing=1)
+FIGURES |= dict(testing=1, external=2)
 
 
 @pytest.fixture
@@ -73,23 +73,16 @@ def test_unknown_parameter_is_refused(run_report, name):
         run_report(name, no_such_parameter=1)
 
 
-@pytest.mark.parametrize(
-    "name, parameters",
-    [
-        ("edition", {"runs": ["results/no-such-run"]}),
-        ("failures", {"run": "results/no-such-run"}),
-        ("leakage", {"results": "results/no-such-run"}),
-        ("results", {"run": "results/no-such-run"}),
-        ("ablations", {"ablations": "results/no-such-run"}),
-        ("saliency_ood", {"run": "results/no-such-run"}),
-        ("scaling", {"run": "results/no-such-run"}),
-        ("source_shift", {"results": "results/no-such-run"}),
-        ("testing", {"results": "results/no-such-run"}),
-    ],
-)
-def test_missing_tables_are_named(run_report, name, parameters):
+PLACES = dict(edition="runs", failures="run", leakage="results", results="run")
+PLACES |= dict(ablations="ablations", saliency_ood="run", scaling="run")
+PLACES |= dict(source_shift="results", testing="results")
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_missing_tables_are_named(run_report, name):
+    place = ["results/no-such-run"] if name == "edition" else "results/no-such-run"
     with pytest.raises((DatasetError, FileNotFoundError), match="no-such-run"):
-        run_report(name, **parameters)
+        run_report(name, **{PLACES[name]: place})
 
 
 @pytest.mark.parametrize("name", ["results", "failures", "saliency_ood"])
