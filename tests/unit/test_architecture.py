@@ -1,6 +1,5 @@
 """Diagrams of networks: blocks and arrows."""
 
-import keras
 import pytest
 from keras import layers
 
@@ -9,13 +8,6 @@ from braintumor.models.joint import build_joint
 from braintumor.models.original import build_cnn, build_unet
 from braintumor.plots import architecture
 from braintumor.plots.architecture import find_blocks
-
-
-def test_blocks_of_a_unet_are_its_steps():
-    blocks = find_blocks(build_unet(64, 4))
-    sides = [block.shape[0] for block in blocks]
-    assert sides == [64, 32, 16, 8, 4, 8, 16, 32, 64]
-    assert [block.parents for block in blocks[5:]] == [{3, 4}, {2, 5}, {1, 6}, {0, 7}]
 
 
 @pytest.mark.parametrize("build", [build_cnn, build_compact, build_joint])
@@ -37,9 +29,3 @@ def test_diagram_shows_shapes_layers_and_arrows():
     assert "MaxPooling2D 2×2, 2 × Conv2D 64 3×3" in shown
     assert len([text for text in texts if text.get_text() == ""]) == 12  # arrows
     assert "121,653 parameters" in plot.caption and "9 blocks" in plot.alt
-
-
-def test_nested_networks_are_blocks_side_by_side():
-    image = layers.Input((64, 64, 1))
-    model = keras.Model(image, [build_cnn(64)(image), build_unet(64, 4)(image)])
-    assert [block.parents for block in find_blocks(model)] == [set(), set()]

@@ -26,31 +26,21 @@ def test_file_appears_when_it_is_complete(tmp_path):
         assert temporary.name.endswith(".tar.gz") and not path.exists()
     assert path.read_text() == "text" and visible(path.parent) == [path.name]
     assert path.stat().st_mode & 0o044 == 0o044  # others may read it
-
-
-def test_failure_keeps_the_older_file_and_leaves_no_other(tmp_path):
-    path = tmp_path / "scores.csv"
-    path.write_text("older")
     with pytest.raises(RuntimeError), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
-    assert path.read_text() == "older" and visible(tmp_path) == ["scores.csv"]
+    assert path.read_text() == "text" and visible(path.parent) == [path.name]
 
 
 def test_directory_replaces_the_older_one_when_it_is_complete(tmp_path):
+    (tmp_path / ".set.unfinished/part").mkdir(parents=True)  # of a killed process
     for text in ("older", "newer"):
         with atomic_directory(tmp_path / "set") as temporary:
             (temporary / text).touch()
-    assert visible(tmp_path) == ["set"] and visible(tmp_path / "set") == ["newer"]
-
-
-def test_failure_keeps_the_older_directory_and_leaves_no_other(tmp_path):
-    (tmp_path / "set").mkdir()
-    (tmp_path / ".set.unfinished/part").mkdir(parents=True)  # of a killed process
     with pytest.raises(RuntimeError), atomic_directory(tmp_path / "set") as temporary:
-        assert visible(temporary) == []
+        (temporary / "half").touch()
         raise RuntimeError
-    assert visible(tmp_path) == ["set"]
+    assert visible(tmp_path) == ["set"] and visible(tmp_path / "set") == ["newer"]
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
@@ -78,11 +68,8 @@ def test_message_is_one_short_line_without_control_characters():
     assert len(shorten("word " * 100)) <= 200
 
 
-@pytest.mark.parametrize(
-    "error",
-    [DatasetError("1.mat"), AmbiguousSliceError("1.tif", 3)],
-)
-def test_errors_survive_the_way_between_processes(error):
+def test_error_survives_the_way_between_processes():
+    error = AmbiguousSliceError("1.tif", 3)
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error) and str(copy) == str(error)
     assert vars(copy) == vars(error)

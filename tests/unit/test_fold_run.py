@@ -54,7 +54,9 @@ def list_names(directory):
 
 
 def test_finished_run_is_complete(root):
-    run = finish(make_run(), TABLE)
+    run = make_run()
+    assert not run.is_finished and run.record == {}
+    finish(run, TABLE)
     assert run.is_finished and run.directory == root / "results/tiny/fold-1"
     names = ["history.csv", "model.keras", "predictions.csv", "run.json"]
     assert list_names(run.directory) == [*names, "validation.csv"]
@@ -62,10 +64,7 @@ def test_finished_run_is_complete(root):
     assert run.load_predictions()["pid"].tolist() == ["007", "8"]
     table = read_table(run.directory / "validation.csv")
     assert table["score"].tolist() == [0.333333] * 2
-
-
-def test_record_describes_the_run():
-    record = finish(make_run()).record
+    record = run.record
     assert record["notebook"] == "labs/tiny"
     assert (record["epochs"], record["seconds"]) == (2, 4.0)
     assert record["parameters"]["fold"] == 1
@@ -73,38 +72,16 @@ def test_record_describes_the_run():
     assert record["threads"] == 2 and record["git"] and record["packages"]["keras"]
 
 
-def test_run_without_folds_is_named_by_its_part(root):
-    run = make_run(part="ensemble")
-    assert run.directory == root / "results/tiny/ensemble"
-    assert not run.is_finished and run.record == {}
-
-
-@pytest.mark.parametrize(
-    "changes, is_same",
-    [
-        ({}, True),
-        ({"data": "/elsewhere", "threads": 1, "description": "again"}, True),
-        ({"experiment_log": "results/log.csv"}, True),
-        ({"epochs": 3}, False),
-        ({"tasks": ("segment",)}, False),
-        ({"new_parameter": 1}, False),
-    ],
-)
-def test_result_counts_for_the_same_parameters_only(changes, is_same):
-    finish(make_run())
-    assert make_run(**changes).is_finished == is_same
-
-
-def test_result_counts_for_the_same_pixels_only():
-    finish(make_run())
+def test_result_counts_for_the_same_parameters_and_pixels_only():
+    run = finish(make_run())
+    neutral = {"data": "/elsewhere", "threads": 1, "description": "again"}
+    assert make_run(**neutral, experiment_log="results/log.csv").is_finished
+    for changes in ({"epochs": 3}, {"tasks": ("segment",)}, {"new_parameter": 1}):
+        assert not make_run(**changes).is_finished
     assert make_run(INFO | {"source": "/elsewhere"}).is_finished
     assert not make_run(INFO | {"digest": "4567"}).is_finished
-
-
-def test_record_of_the_first_edition_is_read():
-    run = finish(make_run())
-    path = run.directory / "run.json"
-    path.write_text(json.dumps(run.record | {"digest": "ab" * 32}))
+    record = run.record | {"digest": "ab" * 32}  # as the first edition wrote
+    (run.directory / "run.json").write_text(json.dumps(record))
     assert run.is_finished
 
 
@@ -116,9 +93,10 @@ def test_checkpoints_stay_for_the_same_settings_only():
     assert other == checkpoint.parent and not checkpoint.exists()
 
 
-def test_checkpoints_of_two_parts_are_apart():
-    directories = {make_run(part=p).checkpoint_dir for p in ("unet", "unet-bce")}
-    assert len(directories) == 2
+def test_runs_without_folds_are_named_by_their_parts(root):
+    runs = [make_run(part=part) for part in ("unet", "unet-bce")]
+    assert runs[1].directory == root / "results/tiny/unet-bce"
+    assert runs[0].checkpoint_dir != runs[1].checkpoint_dir
 
 
 def test_older_result_stays_until_the_new_one_is_saved(monkeypatch):

@@ -3,7 +3,6 @@
 import json
 
 import keras
-import pytest
 
 from braintumor.core.files import ROOT
 from braintumor.plots.provenance import show_data, show_provenance
@@ -42,9 +41,8 @@ def record(fold, note="", **parameters):
     return record | {"processor": "CPU <1>"} | ({"note": note} if note else {})
 
 
-@pytest.mark.parametrize("folds", ["cvind", "given", "made"])
-def test_banner_has_data_and_folds(folds):
-    html = show_data(record(1)["data"] | {"folds": folds}).data
+def test_banner_has_the_data():
+    html = show_data(record(1)["data"]).data
     assert 'class="data-banner"' in html and "3,064 slices" in html
 
 
@@ -54,14 +52,6 @@ def test_provenance_is_folded_and_has_a_row_per_training():
     assert html.count("<tr>") == 4
     assert "protocol official" in html and "processor CPU &lt;1&gt;" in html
     assert '<th scope="col">protocol' not in html
-
-
-def test_columns_show_what_differs():
     other = record(2, description="no augmentation", note="restarted")
     html = show_provenance([record(1), other]).data
     assert "<td>no augmentation</td>" in html and "<p>restarted</p>" in html
-
-
-@pytest.mark.parametrize("path", sorted(PUBLISHED.rglob("run.json"))[::9])
-def test_published_records_are_shown(path):
-    assert "<details" in show_provenance([json.loads(path.read_text())]).data
