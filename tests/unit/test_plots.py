@@ -76,20 +76,15 @@ def masks():
     return y_true, y_pred
 
 
-def test_grid_stays_within_the_page():
-    figure = slices.plot_slice_grid(np.zeros((7, 8, 8)), ["a"] * 7, columns=5)
-    assert figure.figure.get_figwidth() <= 9
-    assert sum(bool(ax.images) for ax in figure.figure.axes) == 7
-
-
-def test_grid_outlines_masks_and_borders(masks):
-    images, titles = np.zeros((2, 8, 8)), ["first", "second"]
-    outlined = slices.plot_slice_grid(images, titles, masks=[masks[0], None])
-    assert [len(ax.collections) for ax in outlined.figure.axes[:2]] == [1, 0]
+def test_grid_outlines_masks_and_borders_within_the_page(masks):
+    images, titles = np.zeros((7, 8, 8)), [f"slice {n}" for n in range(7)]
+    outlined = slices.plot_slice_grid(images, titles, masks=[*masks, *[None] * 5])
     border = np.array([[1, 1], [5, 1], [5, 5.0]])
-    bordered = slices.plot_slice_grid(images, titles, borders=[border] * 2)
-    assert [len(ax.patches) for ax in bordered.figure.axes[:2]] == [1, 1]
-    assert "outlined" in bordered.caption and "first; second" in bordered.alt
+    bordered = slices.plot_slice_grid(images, titles, borders=[border] * 7, columns=5)
+    assert [len(ax.collections) for ax in outlined.figure.axes[:3]] == [1, 1, 0]
+    assert [len(ax.patches) for ax in bordered.figure.axes[:7]] == [1] * 7
+    assert bordered.figure.get_figwidth() <= 9
+    assert "outlined" in bordered.caption and "slice 0; slice 1" in bordered.alt
 
 
 @pytest.mark.parametrize("images", [None, np.zeros((1, 16, 16))])

@@ -7,14 +7,10 @@ import pandas as pd
 import pytest
 
 from braintumor.core.errors import DatasetError
-from braintumor.core.files import ROOT
 from braintumor.data.splits import patient_family
 from braintumor.evaluation import metrics, scores
 
-PUBLISHED = ROOT / "results/published/full"
-RECORD = json.loads((PUBLISHED / "classify/fold-1/run.json").read_text())
 MEAN_DICE = metrics.mean_of("dice")
-
 SHARED = {"epochs": 3, "protocol": "official", "results": "x"}
 
 
@@ -62,14 +58,9 @@ def test_only_requested_finished_folds_are_loaded(tmp_path):
     assert [record["parameters"]["fold"] for record in records] == [1, 3]
     with pytest.raises(DatasetError, match="classify"):
         scores.load_predictions(tmp_path, "classify", folds=[4, 5])
-
-
-def test_tables_of_folds_are_joined(tmp_path):
-    write_fold(tmp_path, 3)
-    _, records = scores.load_predictions(tmp_path, "classify")
     load = partial(scores.load_fold_tables, tmp_path, "classify", records)
-    assert load("predictions.csv")["fold"].tolist() == [3, 3]
-    with pytest.raises(FileNotFoundError, match="fold-3/history.csv"):
+    assert load("predictions.csv")["fold"].tolist() == [1, 1, 3, 3]
+    with pytest.raises(FileNotFoundError, match="fold-1/history.csv"):
         load("history.csv")
 
 
@@ -121,7 +112,6 @@ def test_families_can_be_resampled_whole():
     table = other.assign(dice=[0.9, 0.5, 0.9, 0.5])
     score = scores.paired_difference(table, other, MEAN_DICE, 50)
     assert score["low"] < 0.2 < score["high"]
-    score = scores.paired_difference(
-        table, other, MEAN_DICE, 50, cluster=patient_family
-    )
+    family = {"cluster": patient_family}
+    score = scores.paired_difference(table, other, MEAN_DICE, 50, **family)
     assert list(score.values()) == pytest.approx([0.2] * 3, abs=1e-6)
