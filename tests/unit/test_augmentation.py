@@ -38,15 +38,6 @@ def test_mask_stays_binary_and_aligned_with_its_image():
     assert len({mask.tobytes() for mask in masks}) == 32
 
 
-def test_labels_of_a_dict_stay():
-    targets = {"classify": np.arange(8), "segment": make_rectangles(8)}
-    images, warped = random_affine(make_rectangles(8), targets, 0, 0, 0, **STRONG)
-    assert warped["classify"].tolist() == list(range(8))
-    alone = random_affine(make_rectangles(8), np.arange(8), 0, 0, 0, **STRONG)
-    assert np.array_equal(images, alone[0])
-    assert not np.array_equal(warped["segment"], targets["segment"])
-
-
 @pytest.mark.parametrize("side", [16, 17])
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_flip_is_the_mirror_image(side, flip):
@@ -70,13 +61,6 @@ def test_zoom_is_sampled_per_axis_and_enlarges_above_1():
         assert 0.7 < factors.min() < factors.max() < 1.65 and np.ptp(factors) > 0.4
     assert abs(np.corrcoef(heights, widths)[0, 1]) < 0.4
     assert masks.sum((1, 2)) == pytest.approx(heights * widths * 16 * 12, rel=0.03)
-
-
-def test_zoom_keeps_the_center():
-    image = np.zeros((1, 33, 33, 1), np.float32)
-    image[0, 16, 16] = 1
-    zoomed = warp(image, zoom=(1.4, 1.4))[0][0, ..., 0]
-    assert np.unravel_index(zoomed.argmax(), zoomed.shape) == (16, 16)
 
 
 def test_shear_shifts_rows_in_proportion_to_their_distance_from_the_center():
@@ -103,3 +87,4 @@ def test_images_are_interpolated_linearly():
     slope = np.broadcast_to(np.linspace(0, 1, 64, dtype=np.float32), (1, 64, 64))
     zoomed = warp(slope[..., None], zoom=(2.0, 2.0))[0][0, 32, :, 0]
     assert np.allclose(np.diff(zoomed), 1 / 126, atol=1e-5)
+    assert zoomed.mean() == pytest.approx(0.5, abs=1e-5)  # the center stays

@@ -3,7 +3,6 @@
 import math
 from typing import Literal
 
-import nbformat
 import pytest
 
 from braintumor.core import parameters
@@ -72,17 +71,10 @@ def test_all_problems_come_in_one_message():
     assert all(f"{name}: " in str(caught.value) for name in values)
 
 
-def test_parameters_of_a_notebook_are_its_defaults_and_the_overrides(
-    tmp_path, monkeypatch
-):
-    source = 'from typing import Literal\nfold: int = 1\ntask: Literal["a", "b"] = "a"'
-    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
-    (tmp_path / "notebooks/labs").mkdir(parents=True)
-    path = tmp_path / "notebooks/labs/01_lab.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    monkeypatch.setattr(parameters, "ROOT", tmp_path)
-    checked = notebook_parameters("labs/01_lab", {"fold": 4})
-    assert checked == {"fold": 4, "task": "a"}
-    for overrides in ({"epocs": 3}, {"task": "c"}):
-        with pytest.raises(ParameterError, match=f"^{list(overrides)[0]}: "):
-            notebook_parameters("labs/01_lab", overrides)
+def test_parameters_of_a_notebook_are_its_defaults_and_the_overrides():
+    lab, defaults = "labs/04_joint", notebook_parameters("labs/04_joint", {})
+    checked = notebook_parameters(lab, {"fold": 4})
+    assert checked == defaults | {"fold": 4} and defaults["protocol"] == "official"
+    for name, value in (("epocs", 3), ("protocol", "c")):
+        with pytest.raises(ParameterError, match=f"^{name}: "):
+            notebook_parameters(lab, {name: value})
