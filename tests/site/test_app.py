@@ -257,8 +257,6 @@ def test_bad_files_give_an_error_or_a_warning_and_the_app_goes_on(window, tmp_pa
     with (tmp_path / "large.nii").open("wb") as file:
         file.truncate(large_mb * 10**6)
     upload(window, tmp_path / "large.nii", f"large.nii: got {large_mb} MB")
-    (tmp_path / "empty.png").touch()
-    upload(window, tmp_path / "empty.png", "empty.png: ")
     colors = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
     (tmp_path / "photo.png").write_bytes(encode_image(colors))
     upload(window, tmp_path / "photo.png", "It is a color image")

@@ -6,13 +6,7 @@ import pytest
 from samples import BORDER, IMAGE, MASK, SIDE, write_sample
 
 from braintumor.core.errors import DatasetError
-from braintumor.data.figshare import (
-    load_figshare_index,
-    read_cvind,
-    read_mat,
-    write_cvind,
-)
-from braintumor.data.labels import LABELS, PLANES
+from braintumor.data.figshare import read_cvind, read_mat, write_cvind
 
 NAN = IMAGE.astype(float)
 NAN[3, 4] = np.nan
@@ -78,12 +72,3 @@ def test_cvind_is_in_the_order_of_the_file_numbers(tmp_path):
         write_cvind(tmp_path / "cvind.mat", values)
         with pytest.raises(DatasetError, match="cvind.mat: cvind"):
             read_cvind(tmp_path)
-
-
-def test_figshare_index_is_complete():
-    index = load_figshare_index()
-    assert index.index.tolist() == list(range(1, 3065))
-    assert index["pid"].nunique() == 233
-    assert index["label"].value_counts().to_dict() == {1: 708, 2: 1426, 3: 930}
-    assert index.groupby("pid")["label"].nunique().eq(1).all()
-    assert set(index["plane"]) <= set(PLANES) and set(index["label"]) == set(LABELS)

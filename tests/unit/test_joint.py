@@ -33,24 +33,6 @@ def slices():
     return slices
 
 
-def test_outputs_are_a_class_and_a_mask(network):
-    outputs = network.predict(np.ones((2, 64, 64, 1)), verbose=0)
-    assert outputs["classify"].shape == (2, 3)
-    assert outputs["classify"].sum(axis=1) == pytest.approx(np.ones(2), abs=1e-6)
-    assert outputs["segment"].shape == (2, 64, 64, 1)
-    assert 0 < outputs["segment"].min() < outputs["segment"].max() < 1
-
-
-def test_class_depends_on_maxima_and_means_of_the_coarsest_map(network):
-    coarse = network.get_layer("coarse_features").output
-    pooled = network.get_layer("pooled_features").output
-    features = keras.Model(network.inputs, [coarse, pooled])
-    maps, vector = features.predict(np.ones((1, 64, 64, 1)), verbose=0)
-    assert maps.shape == (1, 4, 4, 64)
-    expected = np.concatenate([maps.max(axis=(1, 2)), maps.mean(axis=(1, 2))], axis=1)
-    assert np.allclose(vector, expected, atol=1e-5)
-
-
 def test_network_of_one_task_has_one_output(network):
     for task in ("classify", "segment"):
         single = build_joint(64, 16, [task])

@@ -1,13 +1,23 @@
 """Figures: what they show, and their captions."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from jinja2 import UndefinedError
+from keras import layers
 
+from braintumor.core.templates import render
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
+from braintumor.models.compact import build_compact
+from braintumor.models.joint import build_joint
+from braintumor.models.original import build_cnn, build_unet
 from braintumor.plots import classification, slices
+from braintumor.plots.architecture import find_blocks, plot_architecture
 from braintumor.plots.curves import plot_learning_curves
 from braintumor.plots.intervals import plot_intervals
+from braintumor.plots.style import captioned
 
 
 def predictions(y_true, y_pred):
@@ -36,12 +46,6 @@ def test_reliability_shows_counts_and_intervals():
     assert [bar.get_height() for bar in lower.patches] == [4]
     low, high = upper.collections[0].get_segments()[0][:, 1]
     assert 0 <= low < 0.75 < high <= 1
-
-
-def test_score_strip_has_mean_and_median():
-    table = pd.DataFrame({"tumor": ["glioma", "meningioma"], "dice": [0.5, 0.9]})
-    figure = classification.plot_score_strip(table, "dice", "Dice")
-    assert "glioma (0.50)" in figure.caption and "glioma (0.50)" in figure.alt
 
 
 @pytest.fixture
@@ -119,3 +123,63 @@ def test_differences_show_overlap_and_errors(masks):
     for layer, color in zip(layers, slices.DIFFERENCE_COLORS.values(), strict=True):
         assert tuple(layer.max(axis=(0, 1))) == slices.to_rgba(color, 0.65)
     assert "0.57" in figure.caption
+
+
+# Captions and formats
+
+
+@captioned
+def plot_anything(image=False):
+    figure, ax = plt.subplots()
+    ax.imshow(np.eye(4)) if image else ax.plot([1, 2, 3])
+    return figure, 'Half < "all"', "A line\nfrom 1 to 3"
+
+
+def display(figure):
+    """What IPython displays for a captioned figure, by MIME type."""
+    return DisplayFormatter().format(figure)[0]
+
+
+def test_figure_displays_as_html_with_caption_and_alt():
+    data = display(plot_anything())
+    assert data["text/plain"] == 'Half < "all"'
+    assert "<figcaption>Half &lt; &#34;all&#34;</figcaption>" in data["text/html"]
+    assert 'alt="A line from 1 to 3"' in data["text/html"]
+    assert 'alt="Other"' in display(plot_anything(alt="Other"))["text/html"]
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize(("image", "kind"), [(False, "svg+xml"), (True, "png")])
+def test_format_follows_content_and_bytes_repeat(image, kind):
+    html = display(plot_anything(image))["text/html"]
+    assert f'src="data:image/{kind};base64,' in html
+    assert display(plot_anything(image))["text/html"] == html
+
+
+def test_values_of_templates_are_required():
+    with pytest.raises(UndefinedError, match="source"):
+        render("figure.html.j2", alt="a line", caption="A line", width=96)
+
+
+# Diagrams of networks
+
+
+@pytest.mark.parametrize("build", [build_cnn, build_compact, build_joint])
+def test_every_layer_is_in_one_block(build):
+    model = build(64)
+    blocks = find_blocks(model)
+    found = [layer.name for block in blocks for layer in block.layers]
+    inputs = {x.name for x in model.layers if isinstance(x, layers.InputLayer)}
+    assert sorted(found) == sorted({x.name for x in model.layers} - inputs)
+    assert sum(block.n_parameters for block in blocks) == model.count_params()
+    assert not blocks[0].parents and all(block.parents for block in blocks[1:])
+
+
+def test_diagram_shows_shapes_layers_and_arrows():
+    plot = plot_architecture(build_unet(64, 4))
+    texts = plot.figure.axes[0].texts
+    shown = " | ".join(text.get_text() for text in texts)
+    assert "4 × 4 × 64, 55,424 parameters" in shown
+    assert "MaxPooling2D 2×2, 2 × Conv2D 64 3×3" in shown
+    assert len([text for text in texts if text.get_text() == ""]) == 12  # arrows
+    assert "121,653 parameters" in plot.caption and "9 blocks" in plot.alt

@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from samples import FIGSHARE
 
 from braintumor.core.errors import DatasetError, LeakageError, ParameterError
 from braintumor.data.splits import (
@@ -128,19 +127,3 @@ def test_class_with_too_few_patients_is_refused():
         make_split(index, "official", 1)
     with pytest.raises(DatasetError, match="slice folds"):  # 5 slices to train on
         make_split(index.iloc[::5].reset_index(), "slice", 1)
-
-
-@pytest.mark.real
-@pytest.mark.skipif(not FIGSHARE.exists(), reason=f"needs {FIGSHARE}")
-def test_folds_and_families_of_figshare_are_as_reported():
-    index = pd.read_csv(FIGSHARE / "index.csv", dtype={"pid": str})
-    index["family"] = index["pid"].map(patient_family)
-    n_members = index.groupby("family")["pid"].nunique()
-    assert (n_members > 1).sum() == 18 and n_members[n_members > 1].sum() == 42
-    assert index.groupby("family")["fold"].nunique().gt(1).sum() == 15
-    splits = [make_split(index, "official", fold) for fold in FOLDS]
-    audits = [audit_leakage(index, split)["n_test_slices"] for split in splits]
-    assert sum(audits).tolist() == [0, 652]
-    for fold in FOLDS:
-        split = make_split(index, "family", fold)
-        assert audit_leakage(index, split)["n_shared"].sum() == 0

@@ -19,9 +19,7 @@ from braintumor.data import prepared as prepared_module
 from braintumor.plots.style import CaptionedFigure
 
 REPORTS = sorted(path.stem for path in (ROOT / "notebooks" / "report").glob("*.ipynb"))
-FIGURES = dict(ablations=1, background=4, failures=2, leakage=2)  # their numbers
-FIGURES |= dict(results=9, saliency_ood=5, scaling=1, source_shift=2)
-FIGURES |= dict(testing=1, external=2)
+WITHOUT_FIGURES = {"edition", "scores"}
 
 
 @pytest.fixture
@@ -62,7 +60,7 @@ def test_report_runs_from_the_published_tables(run_report, name):
     few = {"n_bootstrap": 20, "image_size": 64}
     _, shown = run_report(name, **{key: few[key] for key in few.keys() & known})
     figures = [value for value in shown if isinstance(value, CaptionedFigure)]
-    assert len(figures) == FIGURES.get(name, 0)
+    assert bool(figures) == (name not in WITHOUT_FIGURES)
     for figure in figures:
         assert "<figcaption>" in DisplayFormatter().format(figure)[0]["text/html"]
 
