@@ -61,14 +61,11 @@ def test_memory_map_reads_files_and_no_pipe(tmp_path):
         pass
 
 
-def test_message_is_one_short_line_without_control_characters():
+def test_errors_are_one_short_line_and_survive_between_processes():
     message = str(DatasetError("a\nb\x1b[31m\u202e.mat: größe 脳"))
     assert message.isprintable() and message.endswith(".mat: größe 脳")
     assert shorten(ValueError("a\n  b")) == "a b"
     assert len(shorten("word " * 100)) <= 200
-
-
-def test_error_survives_the_way_between_processes():
     error = AmbiguousSliceError("1.tif", 3)
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error) and str(copy) == str(error)

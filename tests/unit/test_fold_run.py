@@ -85,15 +85,12 @@ def test_result_counts_for_the_same_parameters_and_pixels_only():
     assert run.is_finished
 
 
-def test_checkpoints_stay_for_the_same_settings_only():
+def test_checkpoints_stay_for_the_same_settings_and_part_only(root):
     checkpoint = make_run().checkpoint_dir / "epoch-1.weights.h5"
     checkpoint.write_text("weights")
     assert (make_run(threads=1).checkpoint_dir / checkpoint.name).exists()
     other = make_run(epochs=3).checkpoint_dir
     assert other == checkpoint.parent and not checkpoint.exists()
-
-
-def test_runs_without_folds_are_named_by_their_parts(root):
     runs = [make_run(part=part) for part in ("unet", "unet-bce")]
     assert runs[1].directory == root / "results/tiny/unet-bce"
     assert runs[0].checkpoint_dir != runs[1].checkpoint_dir

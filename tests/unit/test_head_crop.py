@@ -58,9 +58,6 @@ def test_prepared_slices_are_cropped_with_their_masks():
     assert image.max() == 255 and set(np.unique(mask)) == {0, 1}
     side = head_box(head[None])[0, 2]
     assert mask.sum() == pytest.approx(tumor.sum() * (64 / side) ** 2, rel=0.05)
-
-
-@pytest.mark.parametrize("crop_size", [0, 72, 144])
-def test_wrong_crop_size_is_an_error(crop_size):
-    with pytest.raises(ValueError, match="crop_size"):
-        crop_head(*np.zeros((2, 1, 128, 128), np.uint8), crop_size)
+    for crop_size in (0, 72, 144):
+        with pytest.raises(ValueError, match="crop_size"):
+            crop_head(*np.zeros((2, 1, 128, 128), np.uint8), crop_size)

@@ -105,12 +105,15 @@ def test_metrics_of_probabilities():
     assert metrics.confident_accuracy(TABLE, fraction=5 / 6) == 0.8
 
 
-def test_pixel_metrics_pool_the_slices():
+def test_pixel_metrics_pool_the_slices_and_sizes_are_thirds():
     masks = [(SQUARE, box(4, 9, 10, 10)), (SQUARE, EMPTY)]
     table = pd.DataFrame([metrics.slice_metrics(*pair, 0.5) for pair in masks])
     assert metrics.pixel_recall(table) == 50 / 200
     assert metrics.pixel_precision(table) == 50 / 100
     assert metrics.pixel_precision(table.iloc[1:]) == 0
+    sizes = metrics.bin_tumor_sizes(pd.Series([50, 1, 9, 200, 9, 9])).cat
+    assert sizes.codes.tolist() == [2, 0, 0, 2, 1, 1]
+    assert list(sizes.categories) == ["small", "medium", "large"]
 
 
 def test_temperature_divides_logits_and_keeps_the_class():
@@ -121,12 +124,6 @@ def test_temperature_divides_logits_and_keeps_the_class():
     assert scaled.loc[1, PROBABILITY_COLUMNS[0]] == pytest.approx(1 / 1.002)
     by_row = metrics.temperature_scale(table, pd.Series([2, 1]))
     assert by_row.loc[0].equals(scaled.loc[0])
-
-
-def test_tumor_sizes_are_ordered_thirds():
-    sizes = metrics.bin_tumor_sizes(pd.Series([50, 1, 9, 200, 9, 9])).cat
-    assert sizes.codes.tolist() == [2, 0, 0, 2, 1, 1]
-    assert list(sizes.categories) == ["small", "medium", "large"]
 
 
 @pytest.mark.parametrize("n_rows", [40, 41])

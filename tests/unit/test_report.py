@@ -67,11 +67,16 @@ def test_dictionary_is_json(prediction):
         assert row[start : start + len(name)].strip() == value
 
 
-def test_overlays_have_the_shape_of_the_image(prediction):
+def test_overlays_and_files_have_the_shape_of_the_image(prediction, tmp_path):
     overlay = report.mask_overlay(prediction)
     assert overlay.shape == report.gradcam_overlay(prediction).shape == (40, 48, 3)
     assert (overlay[20, 20] == report.gray_image(prediction)[20, 20]).all()
     assert (overlay[4, 5] == (0x56, 0xB4, 0xE9)).all()  # opaque outline
+    report.write_report(prediction, tmp_path, "a")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"a.mask.png", "a.overlay.png", "a.html"}
+    mask = np.asarray(Image.open(tmp_path / "a.mask.png"))
+    assert ((mask == 255) == prediction.mask).all()
 
 
 def test_page_needs_no_other_file_and_escapes_names(prediction):
@@ -85,14 +90,6 @@ def test_page_needs_no_other_file_and_escapes_names(prediction):
     sources = re.findall(r"(?:src|href)=\"([^\"]+)", page)
     assert len(sources) == 3
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-
-
-def test_files_are_written_with_the_mask_at_native_size(prediction, tmp_path):
-    report.write_report(prediction, tmp_path, "a")
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"a.mask.png", "a.overlay.png", "a.html"}
-    mask = np.asarray(Image.open(tmp_path / "a.mask.png"))
-    assert ((mask == 255) == prediction.mask).all()
 
 
 def test_stems_are_unique_and_short_enough_for_a_file_system():

@@ -72,7 +72,7 @@ def test_temperatures_are_fitted_by_fold():
     assert temperatures[1] < 1 < temperatures[2]
 
 
-def test_summary_is_without_hd95_if_a_spacing_is_not_known():
+def test_scores_in_mm_have_one_digit_and_are_left_out_if_not_known():
     columns = {"pid": ["a", "b"], "dice": [0.5, 0], "iou": [0.4, 0], "area_true": 10}
     table = pd.DataFrame(columns).assign(area_pred=[10, 0], hd95_mm=[2.0, None])
     summary = scores.summarize_scores(table, scores.SEGMENTATION_METRICS, 5)
@@ -81,9 +81,6 @@ def test_summary_is_without_hd95_if_a_spacing_is_not_known():
     table = table.fillna(3.0)
     summary = scores.summarize_scores(table, scores.SEGMENTATION_METRICS, 5)
     assert summary["median HD95 (mm)"]["value"] == 2.5
-
-
-def test_scores_in_mm_have_one_digit():
     dice = {"slices": 3, "value": 0.76012, "low": 0.7, "high": 0.8}
     hd95 = {"slices": 3, "value": 3.4641, "low": 3, "high": 3.95}
     table = scores.format_scores({"mean Dice": dice, "median HD95 (mm)": hd95})

@@ -67,12 +67,16 @@ def test_seed_determines_the_split(index, protocol):
     assert np.array_equal(first.test, other.test) == (protocol == "official")
 
 
-def test_source_protocol_trains_without_one_source(index):
+def test_source_protocol_trains_without_one_source_and_weights_balance_them(index):
     split, official = (make_split(index, name, 1) for name in ("source", "official"))
     assert np.array_equal(split.test, official.test)
     sources = [set(map(patient_source, v)) for v in values(index, split, "pid")]
     assert sources == [{"digits"}, {"digits"}, {"digits", "MR"}]
     assert values(index, split, "label") == [{1, 2, 3}] * 3
+    weights = balanced_weights(index)
+    groups = [index["label"], index["pid"].map(patient_source)]
+    sums = pd.Series(weights).groupby(groups).sum()
+    assert sums.tolist() == pytest.approx([0.25] * 4)
 
 
 @pytest.mark.parametrize("protocol", ["official", "family", "slice", "source"])
@@ -86,19 +90,15 @@ def test_two_shifts_leave_out_each_pair_of_folds_once(index, protocol):
     assert len(pairs) == 10 == len(set(map(frozenset, pairs)))
 
 
-def test_each_class_of_each_source_weighs_the_same(index):
-    weights = balanced_weights(index)
-    groups = [index["label"], index["pid"].map(patient_source)]
-    sums = pd.Series(weights).groupby(groups).sum()
-    assert sums.tolist() == pytest.approx([0.25] * 4)
-
-
-def test_audit_of_a_split_counted_by_hand():
+def test_families_and_shared_patients_are_counted():
     index = make_index([("MR000000", 2, 1), ("MR000000B", 2, 2), ("1", 1, 1)])
     split = Split(np.array([3, 4]), np.array([7]), np.array([0, 1, 8, 9]))
     audit = audit_leakage(index, split)  # rows 0-2, 3-6, 7-11
     assert audit.loc["pid"].tolist() == [1, 2, 0.5]
     assert audit.loc["family"].tolist() == [2, 4, 1.0]
+    assert patient_family("MR040240B") == patient_family("MR040240") == "MR040240"
+    for pid in ("MR0402401", "MR04024B", "100360B", "XMR040240B"):
+        assert patient_family(pid) == pid
 
 
 def test_patient_in_two_official_folds_and_unknown_fold_are_named(index):
@@ -109,12 +109,6 @@ def test_patient_in_two_official_folds_and_unknown_fold_are_named(index):
             make_split(broken, "official", fold)
     with pytest.raises(ParameterError, match="fold: got 6"):
         make_split(index, "official", 6)
-
-
-def test_family_drops_the_last_letter_of_mr_identifiers():
-    assert patient_family("MR040240B") == patient_family("MR040240") == "MR040240"
-    for pid in ("MR0402401", "MR04024B", "100360B", "XMR040240B"):
-        assert patient_family(pid) == pid
 
 
 def test_class_with_too_few_patients_is_refused():

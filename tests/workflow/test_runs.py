@@ -85,20 +85,11 @@ def stopped(make_project, tmp_path_factory):
     return outputs
 
 
-def test_second_run_at_the_same_time_is_refused(stopped):
+def test_stopped_run_reports_why_and_goes_on_with_the_same_bytes(stopped, expected):
     assert "lock" in stopped["second run"].lower()
-
-
-def test_killed_training_is_named(stopped):
     assert "04_joint.ipynb: the kernel died" in stopped["killed"]
-
-
-def test_interrupted_run_ends_cleanly(stopped):
     assert "Traceback" not in stopped["interrupted"]
     assert not stopped["left alive"]
-
-
-def test_stopped_training_goes_on_and_ends_with_the_same_bytes(stopped, expected):
     assert stopped["tables"] == expected[1]
 
 
