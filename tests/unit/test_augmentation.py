@@ -75,16 +75,13 @@ def test_shear_shifts_rows_in_proportion_to_their_distance_from_the_center():
     assert -0.3 <= tangents.min() < -0.2 and 0.2 < tangents.max() <= 0.3
 
 
-def test_outside_of_the_slice_is_black_or_the_nearest_pixel():
+def test_images_are_linear_and_black_or_nearest_outside():
     images = np.zeros((1, 32, 32, 1), np.float32)
     images[:, :, :16] = 1
     black = warp(images, zoom=(0.5, 0.5))[0][0, ..., 0]
     assert black.sum() == pytest.approx(8 * 16, rel=0.1) and black[0, 0] == 0
     nearest = warp(images, zoom=(0.5, 0.5), fill_mode="nearest")[0][0, ..., 0]
     assert np.allclose(nearest[:, :15], 1) and np.allclose(nearest[:, 17:], 0)
-
-
-def test_images_are_interpolated_linearly():
     slope = np.broadcast_to(np.linspace(0, 1, 64, dtype=np.float32), (1, 64, 64))
     zoomed = warp(slope[..., None], zoom=(2.0, 2.0))[0][0, 32, :, 0]
     assert np.allclose(np.diff(zoomed), 1 / 126, atol=1e-5)

@@ -66,14 +66,11 @@ def test_links_are_followed_and_broken_links_reported(tmp_path):
     assert all(name in files for name in ("2.mat", "3.mat", "cvind.mat"))
 
 
-def test_complete_folder_has_no_problems(phantom_folder):
+def test_check_counts_slices_and_lists_all_problems(phantom_folder, tmp_path):
     report = check(phantom_folder)
     assert sum(report["found"].values()) == len(find_slices(phantom_folder))
     assert list(report["found"]) == list(LABELS.values())
     assert report["missing"] == report["notes"] == report["problems"] == []
-
-
-def test_check_lists_all_problems_and_missing_numbers(tmp_path):
     write_sample(tmp_path / "1.mat")
     write_sample(tmp_path / "3.mat", label=9, mask=MASK * 0)
     (tmp_path / "4.mat").write_bytes(b"half")
@@ -113,15 +110,12 @@ def test_check_reports_folds_that_no_run_can_use(tmp_path, columns, expected):
 # PNG pairs
 
 
-def test_pair_is_upright_with_the_box_of_its_mask(tmp_path):
+def test_pair_is_upright_and_its_mask_is_turned_as_its_image(tmp_path):
     item = first_slice(write_pairs(tmp_path))
     assert np.array_equal(item.image, IMAGE // 8) and np.array_equal(item.mask, MASK)
     assert item.border.tolist() == [[19, 6], [22, 6], [22, 12], [19, 12]]
     assert (item.file, item.pid, item.label) == (1, "Q0", 1)
     assert (item.fold, item.plane, item.spacing_mm) == (None, None, None)
-
-
-def test_mask_must_be_turned_as_its_image(tmp_path):
     write_pairs(tmp_path)
     Image.fromarray((IMAGE // 8).astype(np.uint8)[:20]).save(tmp_path / "png/0.png")
     for mask, is_valid in ((MASK[:20], True), (MASK[:20].T, False)):

@@ -178,15 +178,12 @@ def blob(center, radius):
     return np.exp(-squares / radius**2).astype(np.float32)
 
 
-def test_clear_tumor_keeps_its_shape_at_any_size():
+def test_expected_dice_is_highest_at_the_threshold():
     mask = blob(30, 8) > 0.4
     for threshold in (masks.threshold_at_half, masks.threshold_by_expected_dice):
         assert np.array_equal(threshold(mask, 64), mask)
         assert threshold(mask, 128).sum() == pytest.approx(4 * mask.sum(), rel=0.1)
         assert not threshold(0 * mask, 64).any()
-
-
-def test_no_other_threshold_has_a_higher_expected_dice():
     probability = 0.8 * blob(25, 12) + 0.3 * blob(50, 6)
     mask = masks.threshold_by_expected_dice(probability, 64)
     score = masks.expected_dice(probability, mask)

@@ -46,13 +46,10 @@ def test_unet_has_skip_connections_and_dropout_on_request():
     assert shapes == [(10, 10, 64), (20, 20, 32), (40, 40, 16), (80, 80, 8)]
 
 
-@pytest.mark.parametrize(
-    "build, size",
-    [(build_cnn, 63), (build_unet, 72), (build_compact, 63), (build_joint, 72)],
-)
-def test_other_sizes_are_an_error(build, size):
-    with pytest.raises(ValueError, match="image_size"):
-        build(size)
+def test_other_sizes_are_an_error():
+    for build in (build_cnn, build_unet, build_compact, build_joint):
+        with pytest.raises(ValueError, match="image_size"):
+            build(63 if build in (build_cnn, build_compact) else 72)
 
 
 def test_bce_dice_loss_pools_the_batch():

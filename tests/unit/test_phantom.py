@@ -40,34 +40,13 @@ def test_bytes_depend_on_the_seed_and_not_on_n_jobs(phantom_folder, tmp_path):
         assert n_same == (len(digests(folder)) if seed == 0 else 0)
 
 
-def test_files_are_complete(phantom_folder, planes, slices):
+def test_files_are_complete_and_patients_in_one_fold(phantom_folder, planes, slices):
     info = json.loads((phantom_folder / "phantom.json").read_text())
     assert info["slices"] == len(slices) == len(read_cvind(phantom_folder))
     assert list(planes) == list(range(1, len(slices) + 1))
     assert set(planes.values()) == {"axial", "coronal", "sagittal"}
     assert {len(image.image) for image in slices} == {SIZE, SIZE // 2}
     assert min(image.image.max() for image in slices) > 300
-
-
-def test_heads_are_upright_and_masks_inside_their_borders(slices, planes):
-    """In coronal slices there is air above the crown; the neck is cut off below."""
-    images = [s.image for s in slices if planes[s.file] == "coronal"]
-    assert np.median([image[:2].mean() / image.mean() for image in images]) < 0.4
-    for image in slices:
-        inside = polygon2mask(image.mask.shape, image.border[:, ::-1] - 1)
-        assert (inside == image.mask).all(), image.file
-
-
-def test_pituitary_tumors_are_midline_and_gliomas_are_not(slices, planes):
-    offsets = defaultdict(list)
-    for image in slices:
-        if planes[image.file] != "sagittal":
-            column = np.nonzero(image.mask)[1].mean() / len(image.mask)
-            offsets[image.label].append(abs(column - 0.5))
-    assert np.mean(offsets[3]) < 0.06 < np.mean(offsets[2])
-
-
-def test_folds_have_every_class_and_complete_patients(phantom_folder, slices):
     labels, patients = defaultdict(set), defaultdict(set)
     for image, fold in zip(slices, read_cvind(phantom_folder), strict=True):
         labels[fold].add(image.label)
@@ -75,6 +54,21 @@ def test_folds_have_every_class_and_complete_patients(phantom_folder, slices):
     assert labels == {fold: {1, 2, 3} for fold in range(1, 6)}
     assert len(patients) == 15 and all(len(fold) == 1 for fold in patients.values())
     assert patients["MR990001"] != patients["MR990001B"]  # a family in two folds
+
+
+def test_anatomy_is_plausible(slices, planes):
+    """In coronal slices there is air above the crown; the neck is cut off below."""
+    images = [s.image for s in slices if planes[s.file] == "coronal"]
+    assert np.median([image[:2].mean() / image.mean() for image in images]) < 0.4
+    for image in slices:
+        inside = polygon2mask(image.mask.shape, image.border[:, ::-1] - 1)
+        assert (inside == image.mask).all(), image.file
+    offsets = defaultdict(list)
+    for image in slices:
+        if planes[image.file] != "sagittal":
+            column = np.nonzero(image.mask)[1].mean() / len(image.mask)
+            offsets[image.label].append(abs(column - 0.5))
+    assert np.mean(offsets[3]) < 0.06 < np.mean(offsets[2])
 
 
 BAD_ARGUMENTS = [("n_patients", 14), ("n_patients", 20.0), ("seed", -1), ("size", 62)]

@@ -147,16 +147,10 @@ def test_figure_displays_as_html_with_caption_and_alt():
     assert 'alt="A line from 1 to 3"' in data["text/html"]
     assert 'alt="Other"' in display(plot_anything(alt="Other"))["text/html"]
     assert not plt.get_fignums()
-
-
-@pytest.mark.parametrize(("image", "kind"), [(False, "svg+xml"), (True, "png")])
-def test_format_follows_content_and_bytes_repeat(image, kind):
-    html = display(plot_anything(image))["text/html"]
-    assert f'src="data:image/{kind};base64,' in html
-    assert display(plot_anything(image))["text/html"] == html
-
-
-def test_values_of_templates_are_required():
+    for image, kind in ((False, "svg+xml"), (True, "png")):
+        html = display(plot_anything(image))["text/html"]
+        assert f'src="data:image/{kind};base64,' in html
+        assert display(plot_anything(image))["text/html"] == html
     with pytest.raises(UndefinedError, match="source"):
         render("figure.html.j2", alt="a line", caption="A line", width=96)
 

@@ -112,7 +112,12 @@ def test_digest_is_that_of_the_data_in_any_folder_and_version(tmp_path):
 # Written whole or not at all
 
 
-def test_failure_keeps_the_older_set(tmp_path):
+def test_failure_keeps_the_older_set_and_other_files(tmp_path):
+    folder = write_patients(tmp_path / "set")
+    for function in (open_prepared, lambda folder: prepare(folder, folder)):
+        with pytest.raises(DatasetError, match=f"{folder}: "):
+            function(folder)
+    assert len(list(folder.iterdir())) == 31
     folder = write_patients(tmp_path / "set")
     older = prepare(folder, tmp_path / "sets/16").info
     write_sample(folder / "30.mat", label=3, pid="P14", mask=MASK * 0)
@@ -121,14 +126,6 @@ def test_failure_keeps_the_older_set(tmp_path):
             prepare(folder, tmp_path / "sets" / name)
     assert visible(tmp_path / "sets") == ["16"]
     assert open_prepared(tmp_path / "sets/16").info == older
-
-
-def test_folder_with_other_files_is_not_overwritten(tmp_path):
-    folder = write_patients(tmp_path / "set")
-    for function in (open_prepared, lambda folder: prepare(folder, folder)):
-        with pytest.raises(DatasetError, match=f"{folder}: "):
-            function(folder)
-    assert len(list(folder.iterdir())) == 31
 
 
 BROKEN = {

@@ -93,16 +93,13 @@ def make_table(pids, dice):
     return pd.DataFrame({"file": range(len(pids)), "pid": pids, "dice": dice})
 
 
-def test_difference_is_paired_by_patient():
+def test_difference_is_paired_by_patient_or_family():
     table = make_table([f"{k}" for k in range(20)], dice=[k / 20 for k in range(20)])
     other = table.assign(dice=table["dice"] - 0.01).sample(frac=1, random_state=0)
     score = scores.paired_difference(table, other, MEAN_DICE, n_bootstrap=50)
     assert list(score.values()) == pytest.approx([0.01] * 3, abs=1e-6)
     with pytest.raises(DatasetError, match="file"):
         scores.paired_difference(table, other.iloc[1:], MEAN_DICE)
-
-
-def test_families_can_be_resampled_whole():
     pids = ["MR000001", "MR000001B", "MR000002", "MR000002B"]
     other = make_table(pids, dice=0.5)
     # each family gains as much as the other, patients do not
