@@ -66,14 +66,14 @@ def test_title_in_the_table_of_contents_is_used_everywhere():
     assert env.titles["a"].astext() == env.longtitles["a"].astext() == title.title
 
 
-@pytest.mark.parametrize(
-    ("page", "notebook"),
-    [
-        ("notebooks/labs/02_classify", "notebooks/labs/02_classify.ipynb"),
-        ("notebooks/report/scores", "notebooks/labs/05_evaluate.ipynb"),
-        ("book/method", None),
-    ],
-)
+NOTEBOOKS = {  # of pages
+    "notebooks/labs/02_classify": "notebooks/labs/02_classify.ipynb",
+    "notebooks/report/scores": "notebooks/labs/05_evaluate.ipynb",
+    "book/method": None,
+}
+
+
+@pytest.mark.parametrize(("page", "notebook"), NOTEBOOKS.items())
 def test_buttons_open_the_notebook_without_outputs(page, notebook):
     context = {"header_buttons": [], "pathto": lambda path, _: f"../{path}"}
     repository = {"repository_url": "https://github.com/someone/study"}

@@ -73,23 +73,11 @@ def test_augmentation_differs_within_a_batch_and_between_epochs(images):
     assert len({image.tobytes() for x, _ in batches for image in x}) == 12
 
 
-def test_targets_stay_with_their_images(images, masks):
+def test_targets_stay_with_their_images_in_the_types_of_a_network(images, masks):
     for x, y in take(images, {"classify": LABELS, "segment": masks}):
         rows = find_rows([(x, y)])
         assert np.array_equal(y["classify"], LABELS[rows])
         assert np.array_equal(y["segment"][..., 0], masks[rows])
-
-
-@pytest.mark.parametrize("augmentation", [None, {"fill_mode": "nearest"}])
-def test_a_dict_has_the_batches_of_each_target(images, masks, augmentation):
-    targets = {"classify": LABELS, "segment": masks}
-    joint = take(images, targets, augmentation=augmentation)
-    for task, target in targets.items():
-        single = take(images, target, augmentation=augmentation)
-        assert is_equal([(x, y[task]) for x, y in joint], single)
-
-
-def test_batches_have_the_types_and_shapes_of_a_network(images, masks):
     targets = {"classify": LABELS, "segment": masks}
     batches = take(images, targets, 1, augmentation={})
     assert [x.shape for x, _ in batches] == [(n, SIDE, SIDE, 1) for n in (4, 4, 3)]
@@ -102,3 +90,12 @@ def test_batches_have_the_types_and_shapes_of_a_network(images, masks):
     assert (formatted["classify"].dtype, formatted["segment"].dtype) == ("i8", "f4")
     assert np.array_equal(formatted["segment"][..., 0], masks)
     assert [steps_per_epoch(n, 4) for n in (1, 8, 9)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("augmentation", [None, {"fill_mode": "nearest"}])
+def test_a_dict_has_the_batches_of_each_target(images, masks, augmentation):
+    targets = {"classify": LABELS, "segment": masks}
+    joint = take(images, targets, augmentation=augmentation)
+    for task, target in targets.items():
+        single = take(images, target, augmentation=augmentation)
+        assert is_equal([(x, y[task]) for x, y in joint], single)

@@ -55,15 +55,13 @@ def test_image_that_is_not_square_is_padded(tmp_path):
     assert not item.mask[:, 20:].any()
 
 
-@pytest.mark.parametrize(
-    "start, version", [(b"MATLAB 5.0 MAT-file", "v5 to v7"), (b"\0\0\0\0", "v4")]
-)
-def test_other_version_of_matlab_is_named(tmp_path, start, version):
+def test_other_version_of_matlab_is_named(tmp_path):
     path = tmp_path / "cvind.mat"
-    path.write_bytes(start + bytes(500))
-    for read, argument in ((read_mat, path), (read_cvind, tmp_path)):
-        with pytest.raises(DatasetError, match=f"{path}: .*{version}.*-v7.3"):
-            read(argument)
+    for start, version in ((b"MATLAB 5.0 MAT-file", "v5 to v7"), (bytes(4), "v4")):
+        path.write_bytes(start + bytes(500))
+        for read, argument in ((read_mat, path), (read_cvind, tmp_path)):
+            with pytest.raises(DatasetError, match=f"{path}: .*{version}.*-v7.3"):
+                read(argument)
 
 
 def test_cvind_is_in_the_order_of_the_file_numbers(tmp_path):

@@ -30,6 +30,11 @@ def test_file_appears_when_it_is_complete(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "text" and visible(path.parent) == [path.name]
+    path = tmp_path / "run.json"
+    write_json(path, {"b": [1.5], "a": "größe"})
+    with pytest.raises(ValueError):
+        write_json(path, float("nan"))
+    assert json.loads(path.read_text()) == {"a": "größe", "b": [1.5]}
 
 
 def test_directory_replaces_the_older_one_when_it_is_complete(tmp_path):
@@ -41,14 +46,6 @@ def test_directory_replaces_the_older_one_when_it_is_complete(tmp_path):
         (temporary / "half").touch()
         raise RuntimeError
     assert visible(tmp_path) == ["set"] and visible(tmp_path / "set") == ["newer"]
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "run.json"
-    write_json(path, {"b": [1.5], "a": "größe"})
-    with pytest.raises(ValueError):
-        write_json(path, float("nan"))
-    assert json.loads(path.read_text()) == {"a": "größe", "b": [1.5]}
 
 
 def test_memory_map_reads_files_and_no_pipe(tmp_path):

@@ -129,24 +129,18 @@ def test_environment_has_versions_and_resources():
     assert collect_environment(threads=0)["threads"] >= 1
 
 
-def test_records_of_a_joint_network_are_one_training():
-    def make_record(fold, task):
-        parameters = {"fold": fold, "task": task}
-        facts = {"notebook": "labs/04_joint", "finished": "2026", "seconds": fold}
-        return {"parameters": parameters, **facts}
-
-    pairs = [(fold, task) for fold in (1, 2) for task in ("classify", "segment")]
-    groups = group_by_training([make_record(*pair) for pair in pairs])
-    found = [[record["parameters"]["fold"] for record in group] for group in groups]
-    assert found == [[1, 1], [2, 2]]
-
-
 def record(fold, note="", **parameters):
     """A published run.json with other parameters."""
     path = PUBLISHED / f"full/classify/fold-{fold}/run.json"
     record = json.loads(path.read_text())
     record["parameters"] |= parameters
     return record | {"processor": "CPU <1>"} | ({"note": note} if note else {})
+
+
+def test_records_of_a_joint_network_are_one_training():
+    tasks = ("classify", "segment")
+    records = [record(fold, task=task) for fold in (1, 2) for task in tasks]
+    assert group_by_training(records) == [records[:2], records[2:]]
 
 
 def test_provenance_is_folded_under_a_banner_with_the_data():

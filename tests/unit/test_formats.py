@@ -9,17 +9,8 @@ from contextlib import suppress
 import h5py
 import numpy as np
 import pytest
-from image_files import (
-    GRAY,
-    MASK,
-    PIXELS,
-    SIDE,
-    WIDE,
-    WRITERS,
-    refuse,
-    save,
-    write_dicom,
-)
+from image_files import GRAY, PIXELS, WIDE, WRITERS, refuse, save, write_dicom
+from samples import MASK, SIDE
 
 from braintumor.core.errors import DatasetError
 from braintumor.inference.formats import InputImage, find_images, read_image

@@ -97,12 +97,19 @@ def test_metrics_of_classes_agree_with_sklearn(rows):
     assert metrics.balanced_accuracy(table) == pytest.approx(recall)
 
 
-def test_metrics_of_probabilities():
+def test_metrics_of_probabilities_and_their_temperature():
     table = predictions(("a", 1, 0.5, 0.25, 0.25), ("b", 2, 1, 0, 0))  # clipped
     assert metrics.log_loss(table) == pytest.approx((np.log(2) + np.log(1e6)) / 2)
     expected = (abs(2 - (0.7 + 0.7 + 0.6 + 0.5)) + abs(2 - (0.8 + 0.8))) / 6
     assert metrics.calibration_error(TABLE, n_bins=4) == pytest.approx(expected)
     assert metrics.confident_accuracy(TABLE, fraction=5 / 6) == 0.8
+    table = predictions(("a", 1, 0.64, 0.32, 0.04), ("b", 2, 1, 0, 0))
+    scaled = metrics.temperature_scale(table, 2)
+    expected = np.array([4, np.sqrt(8), 1]) / (5 + np.sqrt(8))
+    assert scaled.loc[0, PROBABILITY_COLUMNS].tolist() == pytest.approx(expected)
+    assert scaled.loc[1, PROBABILITY_COLUMNS[0]] == pytest.approx(1 / 1.002)
+    by_row = metrics.temperature_scale(table, pd.Series([2, 1]))
+    assert by_row.loc[0].equals(scaled.loc[0])
 
 
 def test_pixel_metrics_pool_the_slices_and_sizes_are_thirds():
@@ -114,16 +121,6 @@ def test_pixel_metrics_pool_the_slices_and_sizes_are_thirds():
     sizes = metrics.bin_tumor_sizes(pd.Series([50, 1, 9, 200, 9, 9])).cat
     assert sizes.codes.tolist() == [2, 0, 0, 2, 1, 1]
     assert list(sizes.categories) == ["small", "medium", "large"]
-
-
-def test_temperature_divides_logits_and_keeps_the_class():
-    table = predictions(("a", 1, 0.64, 0.32, 0.04), ("b", 2, 1, 0, 0))
-    scaled = metrics.temperature_scale(table, 2)
-    expected = np.array([4, np.sqrt(8), 1]) / (5 + np.sqrt(8))
-    assert scaled.loc[0, PROBABILITY_COLUMNS].tolist() == pytest.approx(expected)
-    assert scaled.loc[1, PROBABILITY_COLUMNS[0]] == pytest.approx(1 / 1.002)
-    by_row = metrics.temperature_scale(table, pd.Series([2, 1]))
-    assert by_row.loc[0].equals(scaled.loc[0])
 
 
 @pytest.mark.parametrize("n_rows", [40, 41])

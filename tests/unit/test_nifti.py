@@ -8,7 +8,7 @@ from itertools import permutations, product
 import nibabel
 import numpy as np
 import pytest
-from image_files import PIXELS, SIDE, as_volume, refuse, write_nifti
+from image_files import PIXELS, as_volume, refuse, write_nifti
 
 from braintumor.inference.formats import read_image
 
@@ -70,18 +70,13 @@ def test_slice_of_any_orientation_is_radiological(path, plane):
         refuse(path, "slice_number", slice_number=number)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 1), (1, 1, 3), (1.0004, 1, 1)])
-def test_slices_are_across_the_third_axis_unless_one_is_coarsest(path, sizes):
-    write_nifti(path, np.zeros((20, 22, 24), np.int16), np.diag([*sizes, 1]))
-    assert refuse(path, "axial").n_slices == 24
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, 32, 32), (32, 1, 32), (32, 32), (32, 32, 1, 1), (32, 32, 1, 1, 1)]
-)
-def test_volume_of_one_slice_needs_no_number(path, shape):
-    write_nifti(path, PIXELS.reshape(shape), np.eye(4))
-    assert read_image(path).pixels.shape == (SIDE, SIDE)
+def test_slices_are_across_the_third_axis_unless_one_is_coarsest_or_alone(path):
+    for sizes in ((1, 1, 1), (2, 2, 1), (1, 1, 3), (1.0004, 1, 1)):
+        write_nifti(path, np.zeros((20, 22, 24), np.int16), np.diag([*sizes, 1]))
+        assert refuse(path, "axial").n_slices == 24
+    for shape in ((1, 32, 32), (32, 1, 32), (32, 32), (32, 32, 1, 1, 1)):
+        write_nifti(path, PIXELS.reshape(shape), np.eye(4))
+        assert read_image(path).pixels.shape == (32, 32)
 
 
 def test_series_color_and_complex_volumes_are_refused(path):
@@ -99,12 +94,12 @@ def test_volume_without_orientation_has_a_warning(path):
     assert "orientation is a guess" in read_image(path).warnings[0]
 
 
-@pytest.mark.parametrize("name", ["Nifti1Pair", "Nifti2Pair", "AnalyzeImage"])
-def test_pair_is_named_by_either_file(tmp_path, name):
+def test_pair_is_named_by_either_file(tmp_path):
     volume, pair = as_volume(PIXELS).astype(np.int16), tmp_path / "a.img"
-    write_nifti(pair, volume, image_class=getattr(nibabel, name))
-    for path in (pair, pair.with_suffix(".hdr")):
-        refuse(path, "pair of .hdr and .img", "one .nii")
+    for kind in (nibabel.Nifti1Pair, nibabel.Nifti2Pair, nibabel.AnalyzeImage):
+        write_nifti(pair, volume, image_class=kind)
+        for path in (pair, pair.with_suffix(".hdr")):
+            refuse(path, "pair of .hdr and .img", "one .nii")
 
 
 def change_header(path, offset, content):

@@ -45,12 +45,17 @@ def namespace(injected="", **values):
     return {"__annotations__": DECLARED, "In": cells, "pd": 1, **DEFAULTS, **values}
 
 
-def test_declared_values_are_returned_and_nothing_else():
+def test_declared_values_are_returned_or_all_problems_in_one_message():
     assert check_parameters(namespace(figure=1)) == DEFAULTS
     assert check_parameters({"In": ["import numpy"]}) == {}
     values = {"fold": 3, "protocol": "slice", "rate": 1, "folds": [2], "names": ["a"]}
     checked = check_parameters(namespace("fold = 3\nrate = 1", **values))
     assert checked == DEFAULTS | values
+    values = {"epocs": 3, "fold": "1", "rate": "x", "protocol": "all"}
+    injected = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    with pytest.raises(ParameterError) as caught:
+        check_parameters(namespace(injected, **values))
+    assert all(f"{name}: " in str(caught.value) for name in values)
 
 
 @pytest.mark.parametrize(
@@ -61,14 +66,6 @@ def test_invalid_value_is_named(name, value):
         check_parameters(namespace(**{name: value}))
     others = set(DECLARED) - {name}
     assert not any(f"{other}: " in str(caught.value) for other in others)
-
-
-def test_all_problems_come_in_one_message():
-    values = {"epocs": 3, "fold": "1", "rate": "x", "protocol": "all"}
-    injected = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    with pytest.raises(ParameterError) as caught:
-        check_parameters(namespace(injected, **values))
-    assert all(f"{name}: " in str(caught.value) for name in values)
 
 
 def test_parameters_of_a_notebook_are_its_defaults_and_the_overrides():

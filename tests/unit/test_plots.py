@@ -54,14 +54,11 @@ def history():
     return pd.DataFrame(columns).assign(accuracy=0.5, val_accuracy=[0.2, 0.4, 0.6])
 
 
-@pytest.mark.parametrize(("monitor", "epoch"), [("val_loss", 2), ("val_accuracy", 3)])
-def test_caption_has_the_kept_epoch(history, monitor, epoch):
-    plot = plot_learning_curves(history, {"loss": "cross-entropy"}, monitor)
-    assert f"{monitor}: {epoch} of 3" in plot.caption
-    assert plot.figure.axes[0].lines[-1].get_xdata() == [epoch]
-
-
-def test_curves_of_folds_stay_within_the_page(history):
+def test_curves_show_the_kept_epochs_within_the_page(history):
+    for monitor, epoch in (("val_loss", 2), ("val_accuracy", 3)):
+        plot = plot_learning_curves(history, {"loss": "cross-entropy"}, monitor)
+        assert f"{monitor}: {epoch} of 3" in plot.caption
+        assert plot.figure.axes[0].lines[-1].get_xdata() == [epoch]
     other = history.assign(val_loss=[1.0, 2.0, 3.0])
     both = pd.concat([history.assign(fold=1), other.assign(fold=2)], ignore_index=True)
     titles = {"loss": "cross-entropy", "accuracy": "accuracy by slice"}

@@ -60,15 +60,13 @@ def test_profile_has_sections_and_either_variants_or_a_sweep():
             check_schema(profile)
 
 
-@pytest.mark.parametrize("section", ["joint", "variants"])
-def test_parameter_that_no_notebook_has_is_refused(list_jobs, section):
-    settings = {"image_sise": 64}
-    settings = settings if section == "joint" else {"a": settings}
-    code, _, output = list_jobs(read_config("smoke") | {section: settings})
-    assert code != 0 and "image_sise: " in output
-
-
-def test_data_that_no_run_can_use_are_refused(list_jobs, tmp_path):
+def test_unknown_parameters_and_data_that_no_run_can_use_are_refused(
+    list_jobs, tmp_path
+):
+    unknown = {"image_sise": 64}
+    for section in ({"joint": unknown}, {"variants": {"a": unknown}}):
+        code, _, output = list_jobs(read_config("smoke") | section)
+        assert code != 0 and "image_sise: " in output
     folder = write_pairs(tmp_path / "few", fold=[n // 2 % 3 + 1 for n in range(30)])
     code, _, output = list_jobs(read_config("smoke"), folder)
     assert code != 0 and f"{folder}: folds: " in output
