@@ -64,7 +64,9 @@ def exported(joint, tmp_path_factory):
     return folder
 
 
-def test_prediction_has_the_shape_of_the_image(predictor, image):
+def test_predictions_of_phantom_slices_and_of_patients_of_the_training_data(
+    predictor, image
+):
     wide = InputImage("wide", image.pixels[7:57])
     for case in (image, wide):
         prediction = predictor.predict(case)
@@ -78,9 +80,6 @@ def test_prediction_has_the_shape_of_the_image(predictor, image):
     noise = np.random.default_rng(0).integers(0, 255, (256, 256))
     prediction = predictor.predict(InputImage("noise", noise))
     assert prediction.warnings and prediction.ood_scores["reconstruction"] > 1
-
-
-def test_patient_of_the_training_data_gives_a_warning(predictor, image):
     pid, fold = next(iter(load_held_out_folds().items()))
     known, held_out = replace(image, patient=pid), find_networks(fold)
     n_trained = len(find_networks()) - len(held_out)

@@ -41,7 +41,7 @@ def values(index, split, column):
 
 
 @pytest.mark.parametrize("protocol", ["official", "family", "slice"])
-def test_every_row_is_in_one_part_and_tested_once(index, protocol):
+def test_every_row_is_in_one_part_of_a_seed_and_tested_once(index, protocol):
     tested = []
     for fold in FOLDS:
         split = make_split(index, protocol, fold)
@@ -56,10 +56,6 @@ def test_every_row_is_in_one_part_and_tested_once(index, protocol):
             train, validation, test = values(index, split, column)
             assert not train & test and not validation & test and not train & validation
     assert sorted(tested) == list(range(len(index)))
-
-
-@pytest.mark.parametrize("protocol", ["official", "family", "slice"])
-def test_seed_determines_the_split(index, protocol):
     first, again, other = (make_split(index, protocol, 2, seed) for seed in (7, 7, 8))
     for part, rows in first.parts().items():
         assert np.array_equal(rows, again.parts()[part])
