@@ -1,20 +1,16 @@
 """The book's additions to Sphinx: scores in prose, links between pages, buttons."""
 
-import importlib.util
 import json
 import re
 from types import SimpleNamespace
 
+import book_hooks as hooks
 import pandas as pd
 import pytest
 from docutils import nodes
 from sphinx.errors import ConfigError
 
 from braintumor.core.files import ROOT
-
-SPEC = importlib.util.spec_from_file_location("hooks", ROOT / "book/book_hooks.py")
-hooks = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(hooks)
 
 
 def test_prose_gets_the_committed_scores():
@@ -48,15 +44,7 @@ def resolve(node, docs):
 LINK = {"reftype": "page", "reftarget": "05_evaluate", "refdoc": "book/index"}
 
 
-def test_link_leads_to_the_page_or_is_its_title():
-    node = resolve(LINK, ["book/index", "notebooks/labs/05_evaluate"])
-    assert node["refuri"] == "../notebooks/labs/05_evaluate.html"
-    node = resolve(LINK, ["book/index"])  # of a page that is not built
-    assert isinstance(node, nodes.emphasis) and node.astext() == "A lab"
-    assert resolve(LINK | {"reftype": "term"}, []) is None  # left to Sphinx
-
-
-def test_title_in_the_table_of_contents_is_used_everywhere():
+def test_pages_have_the_title_of_the_table_of_contents_and_links():
     title = SimpleNamespace(title="Classify: fold 2")
     env = SimpleNamespace(docname="a", external_site_map={"a": title})
     env.titles, env.longtitles = {}, {}
@@ -64,6 +52,11 @@ def test_title_in_the_table_of_contents_is_used_everywhere():
     hooks.set_title(SimpleNamespace(env=env), page)
     assert page.astext() == title.title
     assert env.titles["a"].astext() == env.longtitles["a"].astext() == title.title
+    node = resolve(LINK, ["book/index", "notebooks/labs/05_evaluate"])
+    assert node["refuri"] == "../notebooks/labs/05_evaluate.html"
+    node = resolve(LINK, ["book/index"])  # of a page that is not built
+    assert isinstance(node, nodes.emphasis) and node.astext() == "A lab"
+    assert resolve(LINK | {"reftype": "term"}, []) is None  # left to Sphinx
 
 
 NOTEBOOKS = {  # of pages

@@ -1,6 +1,5 @@
 """The page that predicts in the browser: the same predictions as Python's."""
 
-import importlib.util
 import io
 import json
 import shutil
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 import pytest
+import try_page
 from browser import external_requests, read_logs
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
@@ -22,10 +22,6 @@ from braintumor.evaluation.masks import compute_dice
 from braintumor.inference.formats import read_image
 from braintumor.inference.predictor import Predictor, find_networks
 from braintumor.inference.report import NOTICE, encode_png, to_dict
-
-SPEC = importlib.util.spec_from_file_location("try_page", ROOT / "book/try_page.py")
-try_page = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(try_page)
 
 NETWORKS = find_networks()[:2]
 N_SLICES = 10

@@ -41,15 +41,12 @@ def test_mask_is_pasted_back_to_its_place(zoom):
         assert compute_dice(mask > 0.5, back > 0.5) > 0.95
 
 
-def test_full_box_leaves_a_slice_as_it_is():
+def test_slices_are_cropped_with_their_masks():
     image = np.random.default_rng(0).random((1, 64, 64)).astype("float32")
     box = full_box(image)
     assert box.tolist() == head_box(image * 0).tolist() == [[0, 0, 64]]
     assert np.allclose(crop_and_resize(image, box, 64), image, atol=1e-6)
     assert np.allclose(paste_back(image, box, 64), image, atol=1e-6)
-
-
-def test_prepared_slices_are_cropped_with_their_masks():
     head, tumor = (make_disc(128, 50, 70, radius) for radius in (40, 10))
     slices, masks = (255 * head[None]).astype("uint8"), tumor[None].astype("uint8")
     image, mask = crop_head(slices, masks, 64)

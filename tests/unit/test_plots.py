@@ -27,7 +27,7 @@ def predictions(y_true, y_pred):
     return table.assign(y_true=y_true, pid=[str(n) for n in range(len(y_true))])
 
 
-def test_confusion_matrix_shows_counts_and_recall():
+def test_classification_plots_show_counts_recall_and_intervals():
     table = predictions([1, 1, 2, 2, 2, 2], [1, 2, 2, 2, 3, 2])
     figure = classification.plot_confusion_matrix(table)
     texts = [text.get_text() for text in figure.figure.axes[0].texts]
@@ -35,9 +35,6 @@ def test_confusion_matrix_shows_counts_and_recall():
     assert "66.7% of 6 slices" in figure.caption
     assert "meningioma (50.0%), glioma (75.0%)." in figure.caption
     assert "glioma ([0, 3, 1])" in figure.alt
-
-
-def test_reliability_shows_counts_and_intervals():
     table = predictions([1, 1, 2, 2], [1, 2, 2, 2])
     uniform = table.assign(prob_meningioma=0.4, prob_glioma=0.3, prob_pituitary=0.3)
     figure = classification.plot_reliability({"raw": table, "uniform": uniform})

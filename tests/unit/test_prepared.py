@@ -223,8 +223,12 @@ def test_relative_path_is_of_the_current_folder_then_of_the_project(root, monkey
     assert resolve_data("yours") == root / "yours"
 
 
-def test_data_are_checked_for_the_splits_of_a_run(root):
+def test_slices_are_read_by_number_and_checked_for_splits(root):
     folder = write_patients(root / "mine", cvind=False)
+    item = read_slice_by_number("mine", 21)
+    assert (item.file, item.pid, item.label) == (21, "P10", 3)
+    with pytest.raises(DatasetError, match="31"):
+        read_slice_by_number("mine", 31)
     for prepare_first in (False, True):
         if prepare_first:
             open_data("mine", 16)
@@ -233,14 +237,6 @@ def test_data_are_checked_for_the_splits_of_a_run(root):
         (folder / f"{number}.mat").unlink()
     with pytest.raises(DatasetError, match="mine: meningioma: got 2 patients"):
         check_data("mine", {("official", 1, 1, 0)})
-
-
-def test_slice_is_read_by_its_number(root):
-    write_patients(root / "mine")
-    item = read_slice_by_number("mine", 21)
-    assert (item.file, item.pid, item.label) == (21, "P10", 3)
-    with pytest.raises(DatasetError, match="31"):
-        read_slice_by_number("mine", 31)
 
 
 @pytest.mark.real

@@ -108,10 +108,10 @@ def test_turned_or_damaged_tiff_is_refused_silently(tif, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    "marker, bits, name",
-    [(0xC1, 12, "12-bit DCT"), (0xC3, 16, "lossless"), (0xF7, 8, "JPEG-LS")],
-)
+OTHER_JPEGS = [(0xC1, 12, "12-bit DCT"), (0xC3, 16, "lossless"), (0xF7, 8, "JPEG-LS")]
+
+
+@pytest.mark.parametrize("marker, bits, name", OTHER_JPEGS)
 def test_jpeg_that_is_not_read_is_named(tmp_path, marker, bits, name):
     path = tmp_path / "a.jpg"
     content = save(path, GRAY).read_bytes()
@@ -121,15 +121,12 @@ def test_jpeg_that_is_not_read_is_named(tmp_path, marker, bits, name):
     refuse(path, name, "expected 8-bit DCT")
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_white_is_zero_tiff_is_inverted(tif, dtype):
-    stored = (WIDE // 16).astype(dtype)
-    stored[0, :2] = 0, 255
-    pixels, _, _ = read_raster(save(tif, stored, tiffinfo={262: 0}))
-    assert np.array_equal(pixels, 255 - stored)
-
-
-def test_page_of_a_tiff_is_chosen(tif):
+def test_page_of_a_tiff_is_chosen_and_inverted_if_white_is_zero(tif):
+    for dtype in (np.uint16, np.float32):
+        stored = (WIDE // 16).astype(dtype)
+        stored[0, :2] = 0, 255
+        pixels, _, _ = read_raster(save(tif, stored, tiffinfo={262: 0}))
+        assert np.array_equal(pixels, 255 - stored)
     pages = [PIL.Image.fromarray(WIDE + n) for n in range(3)]
     pages[0].save(tif, save_all=True, append_images=pages[1:])
     assert refuse(tif, "slice_number").n_slices == 3
