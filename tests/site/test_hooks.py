@@ -1,20 +1,16 @@
 """The book's additions to Sphinx: scores in prose, links between pages, buttons."""
 
-import importlib.util
 import json
 import re
 from types import SimpleNamespace
 
+import book_hooks as hooks
 import pandas as pd
 import pytest
 from docutils import nodes
 from sphinx.errors import ConfigError
 
 from braintumor.core.files import ROOT
-
-SPEC = importlib.util.spec_from_file_location("hooks", ROOT / "book/book_hooks.py")
-hooks = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(hooks)
 
 
 def test_prose_gets_the_committed_scores():
@@ -48,21 +44,7 @@ def resolve(node, docs):
 LINK = {"reftype": "page", "reftarget": "05_evaluate", "refdoc": "book/index"}
 
 
-def test_link_leads_to_the_page():
-    node = resolve(LINK, ["book/index", "notebooks/labs/05_evaluate"])
-    assert node["refuri"] == "../notebooks/labs/05_evaluate.html"
-
-
-def test_link_to_a_page_that_is_not_built_is_its_title():
-    node = resolve(LINK, ["book/index"])
-    assert isinstance(node, nodes.emphasis) and node.astext() == "A lab"
-
-
-def test_other_roles_are_left_to_sphinx():
-    assert resolve(LINK | {"reftype": "term"}, []) is None
-
-
-def test_title_in_the_table_of_contents_is_used_everywhere():
+def test_pages_have_the_title_of_the_table_of_contents_and_links():
     title = SimpleNamespace(title="Classify: fold 2")
     env = SimpleNamespace(docname="a", external_site_map={"a": title})
     env.titles, env.longtitles = {}, {}
@@ -70,16 +52,21 @@ def test_title_in_the_table_of_contents_is_used_everywhere():
     hooks.set_title(SimpleNamespace(env=env), page)
     assert page.astext() == title.title
     assert env.titles["a"].astext() == env.longtitles["a"].astext() == title.title
+    node = resolve(LINK, ["book/index", "notebooks/labs/05_evaluate"])
+    assert node["refuri"] == "../notebooks/labs/05_evaluate.html"
+    node = resolve(LINK, ["book/index"])  # of a page that is not built
+    assert isinstance(node, nodes.emphasis) and node.astext() == "A lab"
+    assert resolve(LINK | {"reftype": "term"}, []) is None  # left to Sphinx
 
 
-@pytest.mark.parametrize(
-    ("page", "notebook"),
-    [
-        ("notebooks/labs/02_classify", "notebooks/labs/02_classify.ipynb"),
-        ("notebooks/report/scores", "notebooks/labs/05_evaluate.ipynb"),
-        ("book/method", None),
-    ],
-)
+NOTEBOOKS = {  # of pages
+    "notebooks/labs/02_classify": "notebooks/labs/02_classify.ipynb",
+    "notebooks/report/scores": "notebooks/labs/05_evaluate.ipynb",
+    "book/method": None,
+}
+
+
+@pytest.mark.parametrize(("page", "notebook"), NOTEBOOKS.items())
 def test_buttons_open_the_notebook_without_outputs(page, notebook):
     context = {"header_buttons": [], "pathto": lambda path, _: f"../{path}"}
     repository = {"repository_url": "https://github.com/someone/study"}
@@ -92,26 +79,14 @@ def test_buttons_open_the_notebook_without_outputs(page, notebook):
     assert notebook is None or (ROOT / notebook).exists()
 
 
-@pytest.mark.parametrize("url", ["https://example.org/someone/study", ""])
-def test_repositories_elsewhere_have_no_launch_links(url):
-    assert hooks.launch_links(url, "main", "a.ipynb") == []
-
-
 def test_repository_is_the_one_that_github_builds(monkeypatch):
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     assert hooks.github_repository() == ""
     monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
     monkeypatch.setenv("GITHUB_REPOSITORY", "someone/study")
     assert hooks.github_repository() == "https://github.com/someone/study"
-
-
-def test_reference_list_loses_roles_that_aria_does_not_allow():
-    body = (
-        '<div class="citation-list" role="list"><p role="doc-biblioentry">A</p></div>'
-    )
-    context = {"body": body}
-    hooks.fix_roles(None, "", "", context, None)
-    assert "role=" not in context["body"]
+    for url in ("https://example.org/someone/study", ""):  # cannot be launched
+        assert hooks.launch_links(url, "main", "a.ipynb") == []
 
 
 def test_table_has_one_head_and_numbers_to_the_right():

@@ -43,30 +43,24 @@ def book(chromium, tmp_path_factory):
     return PdfReader(printed)
 
 
-def test_sheets_are_numbered_and_tables_complete(book):
+def test_sheets_are_numbered_complete_and_unfolded(book):
     assert len(book.pages) == 6
     for number, sheet in enumerate(book.pages):
         words = sheet.extract_text().split()
         assert words[0].startswith(str(number + 1))
         assert ("last" in words) == (number % 2 == 0)
-
-
-def test_first_page_lists_sheets_and_is_unfolded(book):
     text = book.pages[0].extract_text()
     assert all(word in text for word in ("sheet3", "sheet5", "code", "solved"))
     assert "Show the code" not in text
 
 
-def test_links_lead_inside(book):
+def test_links_and_outline_lead_inside(book):
     sheets = {page.indirect_reference.idnum: n for n, page in enumerate(book.pages)}
     for number, sheet in enumerate(book.pages):
         links = [link.get_object() for link in sheet.get("/Annots", [])]
         targets = {sheets[link["/Dest"][0].idnum] for link in links}
         summary = number - number % 2 + 1  # of this page, not of another
         assert summary in targets and targets <= {0, 2, 4, 5, summary}
-
-
-def test_outline_has_pages_and_sections(book):
     number = book.get_destination_page_number
     pages = [item for item in book.outline if not isinstance(item, list)]
     assert [number(item) for item in pages] == [0, 2, 4]

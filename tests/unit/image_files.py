@@ -9,17 +9,15 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, MRImageStorage
+from samples import BORDER, MASK, SIDE
 
 from braintumor.core.errors import DatasetError
 from braintumor.data.figshare import write_mat
 from braintumor.inference.formats import read_image
 
-SIDE = 32
 PIXELS = np.random.default_rng(0).integers(0, 4000, (SIDE, SIDE)).astype(np.uint16)
 WIDE = PIXELS[:20]  # (20, 32)
 GRAY = (WIDE // 16).astype(np.uint8)
-MASK = np.zeros((SIDE, SIDE), bool)
-MASK[5:12, 18:22] = True
 RAS = np.diag([0.75, 0.5, 4, 1])  # affine of an axial slice
 
 
@@ -48,7 +46,7 @@ def write_nifti(path, volume, affine=RAS, image_class=nibabel.Nifti1Image):
     return path
 
 
-def make_dicom(pixels, storage=MRImageStorage, **attributes):
+def make_dicom(pixels, storage=MRImageStorage, without=(), **attributes):
     """A dataset of (rows, columns), (frames, rows, columns) or (rows, columns, 3)."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -64,6 +62,8 @@ def make_dicom(pixels, storage=MRImageStorage, **attributes):
     dataset.set_pixel_data(pixels, colors, pixels.itemsize * 8)
     for name, value in attributes.items():
         setattr(dataset, name, value)
+    for name in without:
+        del dataset[name]
     return dataset
 
 
@@ -112,7 +112,6 @@ def write_jpeg_scans(path, n_more):
     return path
 
 
-BORDER = [19, 6, 22, 6, 22, 12]
 WRITERS = {  # every format with the same slice
     "slice.mat": lambda path: write_mat(path, PIXELS, MASK, 2, "MR040240B", BORDER),
     "slice.png": lambda path: save(path, PIXELS),

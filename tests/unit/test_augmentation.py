@@ -1,7 +1,10 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
 from braintumor.training.augmentation import random_affine, sample_affine
+from braintumor.training.intensity import random_intensity
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -21,12 +24,16 @@ def warp(images, masks=None, step=0, **settings):
     return random_affine(images, masks, 0, 0, step, **(IDENTITY | settings))
 
 
-def test_maps_depend_on_seed_epoch_and_step_alone():
-    first = sample_affine(4, 64, seed=1, epoch=2, step=3)
-    assert first.shape == (4, 8) and first.dtype == np.float32
-    assert np.array_equal(first, sample_affine(4, 64, seed=1, epoch=2, step=3))
-    for numbers in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
-        assert not np.array_equal(first, sample_affine(4, 64, *numbers))
+def test_changes_depend_on_seed_epoch_and_step_alone():
+    images = make_slices()
+    for sample in (partial(sample_affine, 4, 64), partial(random_intensity, images)):
+        first = sample(1, 2, 3)
+        assert first.dtype == np.float32
+        assert np.array_equal(first, sample(1, 2, 3))
+        for numbers in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
+            assert not np.array_equal(first, sample(*numbers))
+    assert first.shape == images.shape and images.max() == np.float32(0.8)
+    assert first.min() >= 0 and first.max() <= 1
 
 
 def test_mask_stays_binary_and_aligned_with_its_image():
@@ -36,15 +43,6 @@ def test_mask_stays_binary_and_aligned_with_its_image():
     # linear at one half and nearest may differ along the outline
     assert (masks[images >= 0.99] == 1).all() and (masks[images <= 0.01] == 0).all()
     assert len({mask.tobytes() for mask in masks}) == 32
-
-
-def test_labels_of_a_dict_stay():
-    targets = {"classify": np.arange(8), "segment": make_rectangles(8)}
-    images, warped = random_affine(make_rectangles(8), targets, 0, 0, 0, **STRONG)
-    assert warped["classify"].tolist() == list(range(8))
-    alone = random_affine(make_rectangles(8), np.arange(8), 0, 0, 0, **STRONG)
-    assert np.array_equal(images, alone[0])
-    assert not np.array_equal(warped["segment"], targets["segment"])
 
 
 @pytest.mark.parametrize("side", [16, 17])
@@ -72,13 +70,6 @@ def test_zoom_is_sampled_per_axis_and_enlarges_above_1():
     assert masks.sum((1, 2)) == pytest.approx(heights * widths * 16 * 12, rel=0.03)
 
 
-def test_zoom_keeps_the_center():
-    image = np.zeros((1, 33, 33, 1), np.float32)
-    image[0, 16, 16] = 1
-    zoomed = warp(image, zoom=(1.4, 1.4))[0][0, ..., 0]
-    assert np.unravel_index(zoomed.argmax(), zoomed.shape) == (16, 16)
-
-
 def test_shear_shifts_rows_in_proportion_to_their_distance_from_the_center():
     images = np.zeros((64, 65, 65, 1), np.float32)
     images[:, :, 32] = 1  # an upright line through the center
@@ -90,16 +81,33 @@ def test_shear_shifts_rows_in_proportion_to_their_distance_from_the_center():
     assert -0.3 <= tangents.min() < -0.2 and 0.2 < tangents.max() <= 0.3
 
 
-def test_outside_of_the_slice_is_black_or_the_nearest_pixel():
+def test_images_are_linear_and_black_or_nearest_outside():
     images = np.zeros((1, 32, 32, 1), np.float32)
     images[:, :, :16] = 1
     black = warp(images, zoom=(0.5, 0.5))[0][0, ..., 0]
     assert black.sum() == pytest.approx(8 * 16, rel=0.1) and black[0, 0] == 0
     nearest = warp(images, zoom=(0.5, 0.5), fill_mode="nearest")[0][0, ..., 0]
     assert np.allclose(nearest[:, :15], 1) and np.allclose(nearest[:, 17:], 0)
-
-
-def test_images_are_interpolated_linearly():
     slope = np.broadcast_to(np.linspace(0, 1, 64, dtype=np.float32), (1, 64, 64))
     zoomed = warp(slope[..., None], zoom=(2.0, 2.0))[0][0, 32, :, 0]
     assert np.allclose(np.diff(zoomed), 1 / 126, atol=1e-5)
+    assert zoomed.mean() == pytest.approx(0.5, abs=1e-5)  # the center stays
+
+
+# Intensities
+
+
+def make_slices(n=32, side=48):
+    """Slices with air around a bright disk that holds a brighter tumor."""
+    y, x = np.mgrid[:side, :side] / (side - 1) * 2 - 1
+    image = 0.5 * (x**2 + y**2 < 0.7) + 0.3 * ((x - 0.3) ** 2 + y**2 < 0.04)
+    return np.repeat(image[None, ..., None], n, axis=0).astype("float32")
+
+
+def test_anatomy_stays_and_air_gets_noise():
+    images = make_slices()
+    changed = random_intensity(images, 0, 0, 0)
+    pairs = zip(images.reshape(32, -1), changed.reshape(32, -1), strict=True)
+    assert min(np.corrcoef(a, b)[0, 1] for a, b in pairs) > 0.7
+    noise = changed[:, :4, :4].std(axis=(1, 2, 3))
+    assert 4 < (noise > 0.01).sum() < 32

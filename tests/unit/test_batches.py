@@ -57,14 +57,11 @@ def test_later_epochs_are_those_of_an_undisturbed_run(images, masks, augmentatio
         assert is_equal(rest, batches[STEPS * epoch :])
 
 
-def test_every_row_comes_once_per_epoch_in_a_new_order(images):
+def test_every_row_comes_once_per_epoch_or_as_often_as_its_weight(images):
     batches = take(images, LABELS, 3)
     epochs = [find_rows(batches[k : k + STEPS]) for k in (0, STEPS, 2 * STEPS)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(N))] * 3
     assert len({tuple(epoch) for epoch in epochs} | {tuple(range(N))}) == 4
-
-
-def test_rows_come_as_often_as_their_weights(images):
     weights = np.eye(N)[3] * 0.7 + np.eye(N)[5] * 0.3
     rows = find_rows(take(images, LABELS, 50, weights=weights))
     assert set(rows) == {3, 5} and 0.6 < np.mean(np.array(rows) == 3) < 0.8
@@ -76,24 +73,11 @@ def test_augmentation_differs_within_a_batch_and_between_epochs(images):
     assert len({image.tobytes() for x, _ in batches for image in x}) == 12
 
 
-def test_targets_stay_with_their_images(images, masks):
-    targets = {"classify": LABELS, "segment": masks}
-    for x, y in take(images, targets):
+def test_targets_stay_with_their_images_in_the_types_of_a_network(images, masks):
+    for x, y in take(images, {"classify": LABELS, "segment": masks}):
         rows = find_rows([(x, y)])
         assert np.array_equal(y["classify"], LABELS[rows])
         assert np.array_equal(y["segment"][..., 0], masks[rows])
-
-
-@pytest.mark.parametrize("augmentation", [None, {"fill_mode": "nearest"}])
-def test_a_dict_has_the_batches_of_each_target(images, masks, augmentation):
-    targets = {"classify": LABELS, "segment": masks}
-    joint = take(images, targets, augmentation=augmentation)
-    for task, target in targets.items():
-        single = take(images, target, augmentation=augmentation)
-        assert is_equal([(x, y[task]) for x, y in joint], single)
-
-
-def test_batches_have_the_types_and_shapes_of_a_network(images, masks):
     targets = {"classify": LABELS, "segment": masks}
     batches = take(images, targets, 1, augmentation={})
     assert [x.shape for x, _ in batches] == [(n, SIDE, SIDE, 1) for n in (4, 4, 3)]
@@ -102,14 +86,10 @@ def test_batches_have_the_types_and_shapes_of_a_network(images, masks):
         assert y["classify"].dtype == np.int64
         assert y["segment"].shape == (len(x), SIDE, SIDE, 1)
         assert 0 <= x.min() < 0.2 and 0.8 < x.max() <= 1
-
-
-def test_targets_are_formatted_for_validation(masks):
-    targets = format_targets({"classify": LABELS, "segment": masks})
-    assert targets["classify"].dtype == np.int64
-    assert targets["segment"].dtype == np.float32
-    assert np.array_equal(targets["segment"][..., 0], masks)
-
-
-def test_numbers_of_batches():
+    formatted = format_targets(targets)  # of validation slices
+    assert (formatted["classify"].dtype, formatted["segment"].dtype) == ("i8", "f4")
+    assert np.array_equal(formatted["segment"][..., 0], masks)
     assert [steps_per_epoch(n, 4) for n in (1, 8, 9)] == [1, 2, 3]
+    for task, target in targets.items():
+        single = take(images, target, 1, augmentation={})
+        assert is_equal([(x, y[task]) for x, y in batches], single)

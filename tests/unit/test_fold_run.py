@@ -1,11 +1,18 @@
+"""The result of a fold, its record, and how pages show records."""
+
 import json
 
 import keras
 import pandas as pd
 import pytest
 
+from braintumor.core.files import ROOT
+from braintumor.plots.provenance import show_data, show_provenance
 from braintumor.training import fold_run
 from braintumor.training.fold_run import FoldRun, read_table
+from braintumor.training.provenance import collect_environment, group_by_training
+
+PUBLISHED = ROOT / "results/published"
 
 PARAMETERS = {
     "data": "phantom",
@@ -54,7 +61,9 @@ def list_names(directory):
 
 
 def test_finished_run_is_complete(root):
-    run = finish(make_run(), TABLE)
+    run = make_run()
+    assert not run.is_finished and run.record == {}
+    finish(run, TABLE)
     assert run.is_finished and run.directory == root / "results/tiny/fold-1"
     names = ["history.csv", "model.keras", "predictions.csv", "run.json"]
     assert list_names(run.directory) == [*names, "validation.csv"]
@@ -62,10 +71,7 @@ def test_finished_run_is_complete(root):
     assert run.load_predictions()["pid"].tolist() == ["007", "8"]
     table = read_table(run.directory / "validation.csv")
     assert table["score"].tolist() == [0.333333] * 2
-
-
-def test_record_describes_the_run():
-    record = finish(make_run()).record
+    record = run.record
     assert record["notebook"] == "labs/tiny"
     assert (record["epochs"], record["seconds"]) == (2, 4.0)
     assert record["parameters"]["fold"] == 1
@@ -73,52 +79,28 @@ def test_record_describes_the_run():
     assert record["threads"] == 2 and record["git"] and record["packages"]["keras"]
 
 
-def test_run_without_folds_is_named_by_its_part(root):
-    run = make_run(part="ensemble")
-    assert run.directory == root / "results/tiny/ensemble"
-    assert not run.is_finished and run.record == {}
-
-
-@pytest.mark.parametrize(
-    "changes, is_same",
-    [
-        ({}, True),
-        ({"data": "/elsewhere", "threads": 1, "description": "again"}, True),
-        ({"experiment_log": "results/log.csv"}, True),
-        ({"epochs": 3}, False),
-        ({"tasks": ("segment",)}, False),
-        ({"new_parameter": 1}, False),
-    ],
-)
-def test_result_counts_for_the_same_parameters_only(changes, is_same):
-    finish(make_run())
-    assert make_run(**changes).is_finished == is_same
-
-
-def test_result_counts_for_the_same_pixels_only():
-    finish(make_run())
+def test_result_counts_for_the_same_parameters_and_pixels_only():
+    run = finish(make_run())
+    neutral = {"data": "/elsewhere", "threads": 1, "description": "again"}
+    assert make_run(**neutral, experiment_log="results/log.csv").is_finished
+    for changes in ({"epochs": 3}, {"tasks": ("segment",)}, {"new_parameter": 1}):
+        assert not make_run(**changes).is_finished
     assert make_run(INFO | {"source": "/elsewhere"}).is_finished
     assert not make_run(INFO | {"digest": "4567"}).is_finished
-
-
-def test_record_of_the_first_edition_is_read():
-    run = finish(make_run())
-    path = run.directory / "run.json"
-    path.write_text(json.dumps(run.record | {"digest": "ab" * 32}))
+    record = run.record | {"digest": "ab" * 32}  # as the first edition wrote
+    (run.directory / "run.json").write_text(json.dumps(record))
     assert run.is_finished
 
 
-def test_checkpoints_stay_for_the_same_settings_only():
+def test_checkpoints_stay_for_the_same_settings_and_part_only(root):
     checkpoint = make_run().checkpoint_dir / "epoch-1.weights.h5"
     checkpoint.write_text("weights")
     assert (make_run(threads=1).checkpoint_dir / checkpoint.name).exists()
     other = make_run(epochs=3).checkpoint_dir
     assert other == checkpoint.parent and not checkpoint.exists()
-
-
-def test_checkpoints_of_two_parts_are_apart():
-    directories = {make_run(part=p).checkpoint_dir for p in ("unet", "unet-bce")}
-    assert len(directories) == 2
+    runs = [make_run(part=part) for part in ("unet", "unet-bce")]
+    assert runs[1].directory == root / "results/tiny/unet-bce"
+    assert runs[0].checkpoint_dir != runs[1].checkpoint_dir
 
 
 def test_older_result_stays_until_the_new_one_is_saved(monkeypatch):
@@ -132,3 +114,43 @@ def test_older_result_stays_until_the_new_one_is_saved(monkeypatch):
     assert (newer.checkpoint_dir / "best.weights.h5").exists()
     finish(newer)
     assert newer.is_finished and not make_run().is_finished
+
+
+# Records
+
+
+def test_environment_has_versions_and_resources():
+    environment = collect_environment(threads=3)
+    assert environment["packages"]["keras"] == keras.__version__
+    assert environment["packages"][keras.config.backend()]
+    assert environment["threads"] == 3 and environment["processor"]
+    assert environment["peak_memory_mb"] > 50
+    assert set(environment["git"]) == {"commit", "clean"}
+    assert collect_environment(threads=0)["threads"] >= 1
+
+
+def record(fold, note="", **parameters):
+    """A published run.json with other parameters."""
+    path = PUBLISHED / f"full/classify/fold-{fold}/run.json"
+    record = json.loads(path.read_text())
+    record["parameters"] |= parameters
+    return record | {"processor": "CPU <1>"} | ({"note": note} if note else {})
+
+
+def test_records_of_a_joint_network_are_one_training():
+    tasks = ("classify", "segment")
+    records = [record(fold, task=task) for fold in (1, 2) for task in tasks]
+    assert group_by_training(records) == [records[:2], records[2:]]
+
+
+def test_provenance_is_folded_under_a_banner_with_the_data():
+    html = show_data(record(1)["data"]).data
+    assert 'class="data-banner"' in html and "3,064 slices" in html
+    html = show_provenance([record(1), record(2), record(3)]).data
+    assert html.startswith("<details") and "3 trainings<" in html
+    assert html.count("<tr>") == 4
+    assert "protocol official" in html and "processor CPU &lt;1&gt;" in html
+    assert '<th scope="col">protocol' not in html
+    other = record(2, description="no augmentation", note="restarted")
+    html = show_provenance([record(1), other]).data
+    assert "<td>no augmentation</td>" in html and "<p>restarted</p>" in html

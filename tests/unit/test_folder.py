@@ -1,7 +1,6 @@
 """Folders of .mat files and of image pairs: found, read, checked, exported."""
 
 import os
-import re
 
 import numpy as np
 import pytest
@@ -38,12 +37,8 @@ def test_files_are_found_by_number_in_subfolders_too(tmp_path):
     sources = find_slices(tmp_path)
     assert [source.file for source in sources] == [2, 9, 10]
     assert [source.path for source in sources] == [tmp_path / name for name in names]
-
-
-def test_file_number_must_be_unique(tmp_path):
-    for name in ("1.mat", "01.mat"):
-        (tmp_path / name).touch()
-    with pytest.raises(DatasetError, match="1.mat: file number"):
+    (tmp_path / "02.mat").touch()
+    with pytest.raises(DatasetError, match="2.mat: file number"):
         find_slices(tmp_path)
 
 
@@ -71,14 +66,11 @@ def test_links_are_followed_and_broken_links_reported(tmp_path):
     assert all(name in files for name in ("2.mat", "3.mat", "cvind.mat"))
 
 
-def test_complete_folder_has_no_problems(phantom_folder):
+def test_check_counts_slices_and_lists_all_problems(phantom_folder, tmp_path):
     report = check(phantom_folder)
     assert sum(report["found"].values()) == len(find_slices(phantom_folder))
     assert list(report["found"]) == list(LABELS.values())
     assert report["missing"] == report["notes"] == report["problems"] == []
-
-
-def test_check_lists_all_problems_and_missing_numbers(tmp_path):
     write_sample(tmp_path / "1.mat")
     write_sample(tmp_path / "3.mat", label=9, mask=MASK * 0)
     (tmp_path / "4.mat").write_bytes(b"half")
@@ -105,27 +97,25 @@ def test_check_notes_that_cvind_is_missing_or_too_short(tmp_path):
     "columns, expected",
     [
         ({"patient": [f"Q{n // 10 * 4 + n % 4}" for n in range(30)]}, "4 patients"),
-        ({"fold": [n // 2 % 3 + 1 for n in range(30)]}, r"\[4, 5\]"),
+        ({"fold": [n // 2 % 3 + 1 for n in range(30)]}, "[4, 5]"),
         ({"fold": [n % 5 + 1 for n in range(30)]}, "Q0, "),
+        ({"fold": [1] * 29 + [""]}, "fold"),
     ],
 )
 def test_check_reports_folds_that_no_run_can_use(tmp_path, columns, expected):
     ((place, problem),) = check(write_pairs(tmp_path, **columns))["problems"]
-    assert place == str(tmp_path) and re.search(expected, problem)
+    assert place.startswith(str(tmp_path)) and expected in problem
 
 
 # PNG pairs
 
 
-def test_pair_is_upright_with_the_box_of_its_mask(tmp_path):
+def test_pair_is_upright_and_its_mask_is_turned_as_its_image(tmp_path):
     item = first_slice(write_pairs(tmp_path))
     assert np.array_equal(item.image, IMAGE // 8) and np.array_equal(item.mask, MASK)
     assert item.border.tolist() == [[19, 6], [22, 6], [22, 12], [19, 12]]
     assert (item.file, item.pid, item.label) == (1, "Q0", 1)
     assert (item.fold, item.plane, item.spacing_mm) == (None, None, None)
-
-
-def test_mask_must_be_turned_as_its_image(tmp_path):
     write_pairs(tmp_path)
     Image.fromarray((IMAGE // 8).astype(np.uint8)[:20]).save(tmp_path / "png/0.png")
     for mask, is_valid in ((MASK[:20], True), (MASK[:20].T, False)):
@@ -139,16 +129,15 @@ def broken_pairs(tmp_path):
     """Pairs beside files that no row should name."""
     folder = write_pairs(tmp_path / "set", fold=1, plane="axial", spacing_mm=1)
     png = folder / "png"
-    Image.fromarray(MASK * 255).save(tmp_path / "outside.png")
     os.mkfifo(png / "pipe.png")
     (png / "loop.png").symlink_to(png / "loop.png")
     (png / "text.png").write_text("no image")
     (png / "half.png").write_bytes((png / "0.png").read_bytes()[:300])
-    Image.fromarray(MASK[:20, :20] * 255).save(png / "small.png")
-    Image.fromarray(MASK * 0).save(png / "empty.png")
-    Image.fromarray((IMAGE // 8).astype(np.uint8)).save(png / "gray.png")
-    Image.fromarray(255 - MASK * 255).save(png / "inverted.png")
-    Image.fromarray(MASK * 255).save(png / "picture.webp")
+    white, gray = MASK * 255, (IMAGE // 8).astype(np.uint8)
+    images = {"../../outside.png": white, "picture.webp": white, "gray.png": gray}
+    images |= {"small.png": white[:20, :20], "inverted.png": 255 - white}
+    for name, pixels in (images | {"empty.png": white * 0}).items():
+        Image.fromarray(pixels).save(png / name)
     return folder
 
 
@@ -194,9 +183,8 @@ TABLES = {
     "rows of commas": TABLE + ",,,,\n\n  ,,,,,,\n",
     "trailing commas": TABLE.replace("\n", ",,\n"),
     "backslashes": TABLE.replace("/", "\\"),
-    "index and floats of pandas": ","
-    + TABLE.replace("png/0.", "0,png/0.").replace(",3,", ",3.0,"),
-    "another order": "patient,label,spacing_mm,mask,image\n"
+    "index and floats": f",{TABLE.replace(',3,', ',3.0,')}".replace("\n", "\n0,", 1),
+    "other order": "patient,label,spacing_mm,mask,image\n"
     "Zoë,pituitary tumor,0.5,png/0-mask.png,png/0.png\n",
 }
 
@@ -237,15 +225,6 @@ def test_bad_table_is_refused(tmp_path, case):
     (tmp_path / "slices.csv").write_bytes(BAD_TABLES[case])
     with pytest.raises(DatasetError, match="slices.csv[:,] "):
         find_slices(tmp_path)
-
-
-def test_fold_must_be_given_for_all_rows_or_none(tmp_path):
-    write_pairs(tmp_path, fold=[1] * 29 + [""])
-    ((file, problem),) = check(tmp_path)["problems"]
-    assert file.endswith("slices.csv") and "fold" in problem
-
-
-# The export of the original study
 
 
 def test_export_has_the_names_and_intensities_of_the_original_study(tmp_path):

@@ -76,14 +76,11 @@ def test_hd95_in_both_directions(y_true, y_pred, spacing_mm, distance):
         assert metrics.compute_hd95(*pair, spacing_mm) == pytest.approx(distance)
 
 
-def test_patient_metrics_are_of_mean_probabilities():
+def test_metrics_of_patients_and_of_a_single_source():
     patients = metrics.average_by_patient(TABLE)
-    assert patients["y_true"].tolist() == [1, 2, 3]
     assert patients["prob_glioma"].tolist() == pytest.approx([0.4, 0.8, 0.1])
     assert metrics.by_patient(metrics.accuracy)(TABLE) == 1
-
-
-def test_single_source_leaves_out_the_source_of_gliomas():
+    # without the source of most gliomas
     table = predictions(("1", 1, 1, 0, 0), ("2", 2, 1, 0, 0), ("MR000001", 2, 0, 1, 0))
     assert metrics.in_single_source(metrics.balanced_accuracy)(table) == 0.5
     assert metrics.balanced_accuracy(table) == 0.75
@@ -100,30 +97,12 @@ def test_metrics_of_classes_agree_with_sklearn(rows):
     assert metrics.balanced_accuracy(table) == pytest.approx(recall)
 
 
-def test_log_loss_clips_probabilities():
-    table = predictions(("a", 1, 0.5, 0.25, 0.25), ("b", 2, 1, 0, 0))
+def test_metrics_of_probabilities_and_their_temperature():
+    table = predictions(("a", 1, 0.5, 0.25, 0.25), ("b", 2, 1, 0, 0))  # clipped
     assert metrics.log_loss(table) == pytest.approx((np.log(2) + np.log(1e6)) / 2)
-
-
-def test_calibration_error():
-    assert metrics.bin_confidence(TABLE, n_bins=4).tolist() == [2, 2, 2, 3, 2, 3]
     expected = (abs(2 - (0.7 + 0.7 + 0.6 + 0.5)) + abs(2 - (0.8 + 0.8))) / 6
     assert metrics.calibration_error(TABLE, n_bins=4) == pytest.approx(expected)
-
-
-def test_accuracy_of_the_most_confident_rows():
     assert metrics.confident_accuracy(TABLE, fraction=5 / 6) == 0.8
-
-
-def test_pixel_metrics_pool_the_slices():
-    masks = [(SQUARE, box(4, 9, 10, 10)), (SQUARE, EMPTY)]
-    table = pd.DataFrame([metrics.slice_metrics(*pair, 0.5) for pair in masks])
-    assert metrics.pixel_recall(table) == 50 / 200
-    assert metrics.pixel_precision(table) == 50 / 100
-    assert metrics.pixel_precision(table.iloc[1:]) == 0
-
-
-def test_temperature_divides_logits_and_keeps_the_class():
     table = predictions(("a", 1, 0.64, 0.32, 0.04), ("b", 2, 1, 0, 0))
     scaled = metrics.temperature_scale(table, 2)
     expected = np.array([4, np.sqrt(8), 1]) / (5 + np.sqrt(8))
@@ -133,14 +112,19 @@ def test_temperature_divides_logits_and_keeps_the_class():
     assert by_row.loc[0].equals(scaled.loc[0])
 
 
-def test_tumor_sizes_are_ordered_thirds():
+def test_pixel_metrics_pool_the_slices_and_sizes_are_thirds():
+    masks = [(SQUARE, box(4, 9, 10, 10)), (SQUARE, EMPTY)]
+    table = pd.DataFrame([metrics.slice_metrics(*pair, 0.5) for pair in masks])
+    assert metrics.pixel_recall(table) == 50 / 200
+    assert metrics.pixel_precision(table) == 50 / 100
+    assert metrics.pixel_precision(table.iloc[1:]) == 0
     sizes = metrics.bin_tumor_sizes(pd.Series([50, 1, 9, 200, 9, 9])).cat
     assert sizes.codes.tolist() == [2, 0, 0, 2, 1, 1]
     assert list(sizes.categories) == ["small", "medium", "large"]
 
 
 @pytest.mark.parametrize("n_rows", [40, 41])
-@pytest.mark.parametrize("name", [*METRICS])
+@pytest.mark.parametrize("name", METRICS)
 def test_weights_count_repeated_rows(name, n_rows):
     rng = np.random.default_rng(n_rows)
     table = pd.DataFrame(rng.dirichlet([1, 1, 1], n_rows), columns=PROBABILITY_COLUMNS)
@@ -158,26 +142,13 @@ def test_weights_count_repeated_rows(name, n_rows):
     assert METRICS[name](table, weights) == pytest.approx(expected, rel=1e-5)
 
 
-def test_median_is_that_of_pandas():
-    dice = pd.Series(np.random.default_rng(0).random(8), name="dice")
-    for n_rows in (1, 2, 7, 8):
-        table = dice.head(n_rows).to_frame()
-        assert metrics.median_of("dice")(table) == table["dice"].median()
-
-
 # Intervals by bootstrap over patients
 
-MEAN = metrics.mean_of("score")
 
-
-@pytest.fixture
-def table():
-    """30 patients with ten slices each."""
+def test_interval_is_that_of_a_loop_over_resampled_tables():
     pids = np.repeat([f"P{k}" for k in range(30)], 10)
-    return pd.DataFrame({"pid": pids, "score": np.random.default_rng(1).random(300)})
-
-
-def test_interval_is_that_of_a_loop_over_resampled_tables(table):
+    scores = np.random.default_rng(1).random(300)
+    table, mean = pd.DataFrame({"pid": pids, "score": scores}), metrics.mean_of("score")
     rows = list(table.groupby("pid").indices.values())
     random = np.random.default_rng(3)
     values = []
@@ -186,15 +157,12 @@ def test_interval_is_that_of_a_loop_over_resampled_tables(table):
         resampled = table.iloc[np.concatenate([rows[k] for k in sample])]
         values.append(resampled["score"].mean())
     expected = np.percentile(values, [2.5, 97.5])
-    low, high = bootstrap_interval(table, MEAN, n_bootstrap=100, seed=3)
-    assert (low, high) == pytest.approx(expected, rel=1e-6)
-    assert mean_interval(table["score"], table["pid"], 100, seed=3) == (low, high)
-    assert bootstrap_interval(table, MEAN, n_bootstrap=100, seed=4) != (low, high)
-
-
-def test_zero_resamples_are_an_error(table):
+    interval = bootstrap_interval(table, mean, n_bootstrap=100, seed=3)
+    assert interval == pytest.approx(expected, rel=1e-6)
+    assert mean_interval(table["score"], table["pid"], 100, seed=3) == interval
+    assert bootstrap_interval(table, mean, n_bootstrap=100, seed=4) != interval
     with pytest.raises(ParameterError, match="n_bootstrap"):
-        bootstrap_interval(table, MEAN, n_bootstrap=0)
+        bootstrap_interval(table, mean, n_bootstrap=0)
 
 
 # Masks from probability maps
@@ -207,21 +175,12 @@ def blob(center, radius):
     return np.exp(-squares / radius**2).astype(np.float32)
 
 
-def test_faint_tumor_is_segmented_below_one_half():
-    faint = 0.3 * (blob(30, 8) > 0.4)
-    assert not masks.threshold_at_half(faint, 64).any()
-    assert np.array_equal(masks.threshold_by_expected_dice(faint, 64), faint > 0)
-    assert not masks.threshold_by_expected_dice(0 * faint, 64).any()
-
-
-def test_clear_tumor_keeps_its_shape_at_any_size():
+def test_expected_dice_is_highest_at_the_threshold():
     mask = blob(30, 8) > 0.4
     for threshold in (masks.threshold_at_half, masks.threshold_by_expected_dice):
         assert np.array_equal(threshold(mask, 64), mask)
         assert threshold(mask, 128).sum() == pytest.approx(4 * mask.sum(), rel=0.1)
-
-
-def test_no_other_threshold_has_a_higher_expected_dice():
+        assert not threshold(0 * mask, 64).any()
     probability = 0.8 * blob(25, 12) + 0.3 * blob(50, 6)
     mask = masks.threshold_by_expected_dice(probability, 64)
     score = masks.expected_dice(probability, mask)

@@ -3,7 +3,6 @@
 import math
 from typing import Literal
 
-import nbformat
 import pytest
 
 from braintumor.core import parameters
@@ -46,12 +45,17 @@ def namespace(injected="", **values):
     return {"__annotations__": DECLARED, "In": cells, "pd": 1, **DEFAULTS, **values}
 
 
-def test_declared_values_are_returned_and_nothing_else():
+def test_declared_values_are_returned_or_all_problems_in_one_message():
     assert check_parameters(namespace(figure=1)) == DEFAULTS
     assert check_parameters({"In": ["import numpy"]}) == {}
     values = {"fold": 3, "protocol": "slice", "rate": 1, "folds": [2], "names": ["a"]}
     checked = check_parameters(namespace("fold = 3\nrate = 1", **values))
     assert checked == DEFAULTS | values
+    values = {"epocs": 3, "fold": "1", "rate": "x", "protocol": "all"}
+    injected = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    with pytest.raises(ParameterError) as caught:
+        check_parameters(namespace(injected, **values))
+    assert all(f"{name}: " in str(caught.value) for name in values)
 
 
 @pytest.mark.parametrize(
@@ -64,25 +68,10 @@ def test_invalid_value_is_named(name, value):
     assert not any(f"{other}: " in str(caught.value) for other in others)
 
 
-def test_all_problems_come_in_one_message():
-    values = {"epocs": 3, "fold": "1", "rate": "x", "protocol": "all"}
-    injected = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    with pytest.raises(ParameterError) as caught:
-        check_parameters(namespace(injected, **values))
-    assert all(f"{name}: " in str(caught.value) for name in values)
-
-
-def test_parameters_of_a_notebook_are_its_defaults_and_the_overrides(
-    tmp_path, monkeypatch
-):
-    source = 'from typing import Literal\nfold: int = 1\ntask: Literal["a", "b"] = "a"'
-    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
-    (tmp_path / "notebooks/labs").mkdir(parents=True)
-    path = tmp_path / "notebooks/labs/01_lab.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    monkeypatch.setattr(parameters, "ROOT", tmp_path)
-    checked = notebook_parameters("labs/01_lab", {"fold": 4})
-    assert checked == {"fold": 4, "task": "a"}
-    for overrides in ({"epocs": 3}, {"task": "c"}):
-        with pytest.raises(ParameterError, match=f"^{list(overrides)[0]}: "):
-            notebook_parameters("labs/01_lab", overrides)
+def test_parameters_of_a_notebook_are_its_defaults_and_the_overrides():
+    lab, defaults = "labs/04_joint", notebook_parameters("labs/04_joint", {})
+    checked = notebook_parameters(lab, {"fold": 4})
+    assert checked == defaults | {"fold": 4} and defaults["protocol"] == "official"
+    for name, value in (("epocs", 3), ("protocol", "c")):
+        with pytest.raises(ParameterError, match=f"^{name}: "):
+            notebook_parameters(lab, {name: value})

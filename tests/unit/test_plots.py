@@ -1,13 +1,23 @@
 """Figures: what they show, and their captions."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from jinja2 import UndefinedError
+from keras import layers
 
+from braintumor.core.templates import render
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
+from braintumor.models.compact import build_compact
+from braintumor.models.joint import build_joint
+from braintumor.models.original import build_cnn, build_unet
 from braintumor.plots import classification, slices
+from braintumor.plots.architecture import find_blocks, plot_architecture
 from braintumor.plots.curves import plot_learning_curves
 from braintumor.plots.intervals import plot_intervals
+from braintumor.plots.style import captioned
 
 
 def predictions(y_true, y_pred):
@@ -17,7 +27,7 @@ def predictions(y_true, y_pred):
     return table.assign(y_true=y_true, pid=[str(n) for n in range(len(y_true))])
 
 
-def test_confusion_matrix_shows_counts_and_recall():
+def test_classification_plots_show_counts_recall_and_intervals():
     table = predictions([1, 1, 2, 2, 2, 2], [1, 2, 2, 2, 3, 2])
     figure = classification.plot_confusion_matrix(table)
     texts = [text.get_text() for text in figure.figure.axes[0].texts]
@@ -25,9 +35,6 @@ def test_confusion_matrix_shows_counts_and_recall():
     assert "66.7% of 6 slices" in figure.caption
     assert "meningioma (50.0%), glioma (75.0%)." in figure.caption
     assert "glioma ([0, 3, 1])" in figure.alt
-
-
-def test_reliability_shows_counts_and_intervals():
     table = predictions([1, 1, 2, 2], [1, 2, 2, 2])
     uniform = table.assign(prob_meningioma=0.4, prob_glioma=0.3, prob_pituitary=0.3)
     figure = classification.plot_reliability({"raw": table, "uniform": uniform})
@@ -38,26 +45,17 @@ def test_reliability_shows_counts_and_intervals():
     assert 0 <= low < 0.75 < high <= 1
 
 
-def test_score_strip_has_mean_and_median():
-    table = pd.DataFrame({"tumor": ["glioma", "meningioma"], "dice": [0.5, 0.9]})
-    figure = classification.plot_score_strip(table, "dice", "Dice")
-    assert "glioma (0.50)" in figure.caption and "glioma (0.50)" in figure.alt
-
-
 @pytest.fixture
 def history():
     columns = {"epoch": [1, 2, 3], "loss": [3, 2, 1.0], "val_loss": [3, 1.5, 2.5]}
     return pd.DataFrame(columns).assign(accuracy=0.5, val_accuracy=[0.2, 0.4, 0.6])
 
 
-@pytest.mark.parametrize(("monitor", "epoch"), [("val_loss", 2), ("val_accuracy", 3)])
-def test_caption_has_the_kept_epoch(history, monitor, epoch):
-    plot = plot_learning_curves(history, {"loss": "cross-entropy"}, monitor)
-    assert f"{monitor}: {epoch} of 3" in plot.caption
-    assert plot.figure.axes[0].lines[-1].get_xdata() == [epoch]
-
-
-def test_curves_of_folds_stay_within_the_page(history):
+def test_curves_show_the_kept_epochs_within_the_page(history):
+    for monitor, epoch in (("val_loss", 2), ("val_accuracy", 3)):
+        plot = plot_learning_curves(history, {"loss": "cross-entropy"}, monitor)
+        assert f"{monitor}: {epoch} of 3" in plot.caption
+        assert plot.figure.axes[0].lines[-1].get_xdata() == [epoch]
     other = history.assign(val_loss=[1.0, 2.0, 3.0])
     both = pd.concat([history.assign(fold=1), other.assign(fold=2)], ignore_index=True)
     titles = {"loss": "cross-entropy", "accuracy": "accuracy by slice"}
@@ -76,20 +74,15 @@ def masks():
     return y_true, y_pred
 
 
-def test_grid_stays_within_the_page():
-    figure = slices.plot_slice_grid(np.zeros((7, 8, 8)), ["a"] * 7, columns=5)
-    assert figure.figure.get_figwidth() <= 9
-    assert sum(bool(ax.images) for ax in figure.figure.axes) == 7
-
-
-def test_grid_outlines_masks_and_borders(masks):
-    images, titles = np.zeros((2, 8, 8)), ["first", "second"]
-    outlined = slices.plot_slice_grid(images, titles, masks=[masks[0], None])
-    assert [len(ax.collections) for ax in outlined.figure.axes[:2]] == [1, 0]
+def test_grid_outlines_masks_and_borders_within_the_page(masks):
+    images, titles = np.zeros((7, 8, 8)), [f"slice {n}" for n in range(7)]
+    outlined = slices.plot_slice_grid(images, titles, masks=[*masks, *[None] * 5])
     border = np.array([[1, 1], [5, 1], [5, 5.0]])
-    bordered = slices.plot_slice_grid(images, titles, borders=[border] * 2)
-    assert [len(ax.patches) for ax in bordered.figure.axes[:2]] == [1, 1]
-    assert "outlined" in bordered.caption and "first; second" in bordered.alt
+    bordered = slices.plot_slice_grid(images, titles, borders=[border] * 7, columns=5)
+    assert [len(ax.collections) for ax in outlined.figure.axes[:3]] == [1, 1, 0]
+    assert [len(ax.patches) for ax in bordered.figure.axes[:7]] == [1] * 7
+    assert bordered.figure.get_figwidth() <= 9
+    assert "outlined" in bordered.caption and "slice 0; slice 1" in bordered.alt
 
 
 @pytest.mark.parametrize("images", [None, np.zeros((1, 16, 16))])
@@ -124,3 +117,57 @@ def test_differences_show_overlap_and_errors(masks):
     for layer, color in zip(layers, slices.DIFFERENCE_COLORS.values(), strict=True):
         assert tuple(layer.max(axis=(0, 1))) == slices.to_rgba(color, 0.65)
     assert "0.57" in figure.caption
+
+
+# Captions and formats
+
+
+@captioned
+def plot_anything(image=False):
+    figure, ax = plt.subplots()
+    ax.imshow(np.eye(4)) if image else ax.plot([1, 2, 3])
+    return figure, 'Half < "all"', "A line\nfrom 1 to 3"
+
+
+def display(figure):
+    """What IPython displays for a captioned figure, by MIME type."""
+    return DisplayFormatter().format(figure)[0]
+
+
+def test_figure_displays_as_html_with_caption_and_alt():
+    data = display(plot_anything())
+    assert data["text/plain"] == 'Half < "all"'
+    assert "<figcaption>Half &lt; &#34;all&#34;</figcaption>" in data["text/html"]
+    assert 'alt="A line from 1 to 3"' in data["text/html"]
+    assert 'alt="Other"' in display(plot_anything(alt="Other"))["text/html"]
+    assert not plt.get_fignums()
+    for image, kind in ((False, "svg+xml"), (True, "png")):
+        html = display(plot_anything(image))["text/html"]
+        assert f'src="data:image/{kind};base64,' in html
+        assert display(plot_anything(image))["text/html"] == html
+    with pytest.raises(UndefinedError, match="source"):
+        render("figure.html.j2", alt="a line", caption="A line", width=96)
+
+
+# Diagrams of networks
+
+
+@pytest.mark.parametrize("build", [build_cnn, build_compact, build_joint])
+def test_every_layer_is_in_one_block(build):
+    model = build(64)
+    blocks = find_blocks(model)
+    found = [layer.name for block in blocks for layer in block.layers]
+    inputs = {x.name for x in model.layers if isinstance(x, layers.InputLayer)}
+    assert sorted(found) == sorted({x.name for x in model.layers} - inputs)
+    assert sum(block.n_parameters for block in blocks) == model.count_params()
+    assert not blocks[0].parents and all(block.parents for block in blocks[1:])
+
+
+def test_diagram_shows_shapes_layers_and_arrows():
+    plot = plot_architecture(build_unet(64, 4))
+    texts = plot.figure.axes[0].texts
+    shown = " | ".join(text.get_text() for text in texts)
+    assert "4 × 4 × 64, 55,424 parameters" in shown
+    assert "MaxPooling2D 2×2, 2 × Conv2D 64 3×3" in shown
+    assert len([text for text in texts if text.get_text() == ""]) == 12  # arrows
+    assert "121,653 parameters" in plot.caption and "9 blocks" in plot.alt

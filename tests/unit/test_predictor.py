@@ -15,7 +15,6 @@ from samples import FIGSHARE
 
 from braintumor.core.errors import DatasetError
 from braintumor.core.files import sha256
-from braintumor.data.phantom import write_phantom
 from braintumor.evaluation.masks import compute_dice
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.evaluation.scores import load_predictions
@@ -26,7 +25,6 @@ from braintumor.inference.predictor import (
     Predictor,
     find_networks,
     load_held_out_folds,
-    load_network,
     predict_files,
 )
 from braintumor.models.joint import build_joint
@@ -34,11 +32,9 @@ from braintumor.models.joint import build_joint
 pytestmark = pytest.mark.usefixtures("deterministic")
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("phantom") / "set"
-    write_phantom(folder, n_patients=15, size=256, progress=False, n_jobs=1)
-    return read_image(folder / "1.mat")
+@pytest.fixture
+def image(phantom_folder):
+    return read_image(phantom_folder / "1.mat")
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +53,21 @@ def joint():
     return network
 
 
-def test_prediction_has_the_shape_of_the_image(predictor, image):
-    wide = InputImage("wide", image.pixels[30:230])
+@pytest.fixture(scope="module")
+def exported(joint, tmp_path_factory):
+    """Two networks, of folds 1 and 2."""
+    folder = tmp_path_factory.mktemp("exported") / "models"
+    for fold, network in ((1, joint), (2, keras.models.clone_model(joint))):
+        path = folder / f"without-{fold}.onnx"
+        export_onnx(network, path)
+        write_reference(path, sha256(path))
+    return folder
+
+
+def test_predictions_of_phantom_slices_and_of_patients_of_the_training_data(
+    predictor, image
+):
+    wide = InputImage("wide", image.pixels[7:57])
     for case in (image, wide):
         prediction = predictor.predict(case)
         assert prediction.networks == tuple(p.stem for p in find_networks())
@@ -68,16 +77,9 @@ def test_prediction_has_the_shape_of_the_image(predictor, image):
         assert prediction.gradcam.min() >= 0
         assert prediction.gradcam.max() == pytest.approx(1)
         assert 0 <= prediction.mask_agreement <= 1
-
-
-def test_image_without_a_head_is_out_of_distribution(predictor):
     noise = np.random.default_rng(0).integers(0, 255, (256, 256))
     prediction = predictor.predict(InputImage("noise", noise))
-    assert prediction.warnings
-    assert prediction.ood_scores["reconstruction"] > 1
-
-
-def test_patient_of_the_training_data_gives_a_warning(predictor, image):
+    assert prediction.warnings and prediction.ood_scores["reconstruction"] > 1
     pid, fold = next(iter(load_held_out_folds().items()))
     known, held_out = replace(image, patient=pid), find_networks(fold)
     n_trained = len(find_networks()) - len(held_out)
@@ -87,15 +89,11 @@ def test_patient_of_the_training_data_gives_a_warning(predictor, image):
 
 
 @pytest.fixture
-def models(joint, tmp_path, monkeypatch):
-    """Two networks, of folds 1 and 2, in another project."""
-    other = keras.models.clone_model(joint)
+def models(exported, tmp_path, monkeypatch):
+    """Copies of the two networks in another project."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    for fold, network in ((1, joint), (2, other)):
-        path = tmp_path / "models" / f"without-{fold}.onnx"
-        export_onnx(network, path)
-        np.savez(path.with_suffix(".npz"), network=sha256(path))
+    shutil.copytree(exported, tmp_path / "models")
     return find_networks()
 
 
@@ -159,42 +157,33 @@ class Trap:
         return os.mkdir, ("trapped",)
 
 
+def write_reference(path, digest):
+    np.savez(path.with_suffix(".npz"), network=digest)
+
+
+def replace_network(path):
+    path.write_bytes(b"\x08\x08" + bytes(100))
+    write_reference(path, sha256(path))
+
+
 BAD_NETWORKS = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-200]),
     "empty": lambda path: path.write_bytes(b""),
     "foreign": lambda path: shutil.copy(path.with_name("without-2.onnx"), path),
     "missing": lambda path: path.unlink(),
+    "no ONNX": replace_network,
+    "code in the reference": lambda path: write_reference(path, np.array(Trap())),
+    "reference of another": lambda path: write_reference(path, "its digest"),
+    "no digest": lambda path: np.savez(path.with_suffix(".npz"), other=np.ones(3)),
 }
 
 
 @pytest.mark.parametrize("case", BAD_NETWORKS)
-def test_bad_network_is_refused_in_one_line(models, case):
+def test_bad_network_is_refused_in_one_line_and_no_code_runs(models, tmp_path, case):
     BAD_NETWORKS[case](models[0])
     with pytest.raises(DatasetError, match=r"without-1\.") as caught:
         Predictor(models)
     assert str(caught.value).isprintable()
-
-
-def test_network_that_is_no_onnx_is_refused_although_its_reference_names_it(models):
-    models[0].write_bytes(b"\x08\x08" + bytes(100))
-    np.savez(models[0].with_suffix(".npz"), network=sha256(models[0]))
-    with pytest.raises(DatasetError, match=r"without-1\.onnx") as caught:
-        load_network(models[0])
-    assert str(caught.value).isprintable()
-
-
-@pytest.mark.parametrize(
-    "arrays",
-    [
-        {"network": np.array(Trap())},
-        {"other": np.ones(3)},
-        {"network": "digest of another network"},
-    ],
-)
-def test_bad_ood_reference_is_refused_and_no_code_runs(tmp_path, models, arrays):
-    np.savez(models[0].with_suffix(".npz"), **arrays)
-    with pytest.raises(DatasetError, match=r"without-1\."):
-        Predictor(models)
     assert not (tmp_path / "trapped").exists()
 
 

@@ -61,11 +61,8 @@ def test_leakage_runs_predict_each_slice_once_with_the_same_settings(leakage):
             check_record(record)
             parameters = record["parameters"]
             assert all(parameters[k] == first[k] for k in first.keys() - varying)
-
-
-def test_patients_and_families_are_grouped_as_the_protocol_says(leakage):
     n_divided = {}
-    for protocol in PROTOCOLS:
+    for protocol in PROTOCOLS:  # patients, and families of patients
         table = leakage[protocol, "classify"][0]
         groups = table["pid"], table["pid"].map(patient_family)
         n_folds = [table.groupby(group)["fold"].nunique() for group in groups]
@@ -124,33 +121,30 @@ def test_published_scores_are_those_of_the_tables(run):
         assert computed[name] == pytest.approx(score, abs=5e-6), name
 
 
-@pytest.mark.parametrize("fold", FOLDS)
-def test_each_evaluation_of_the_published_run_is_logged(fold):
+def test_each_evaluation_of_the_published_run_is_logged():
     log = pd.read_csv(FULL / "experiments.csv", dtype={"digest": str})
-    record = json.loads((FULL / f"classify/fold-{fold}/run.json").read_text())
-    rows = log[log["digest"] == record["digest"][:12]]
-    assert set(rows["fold"]) == {fold}
     # a training that was repeated has several rows with the same scores
-    rows = rows.drop(columns=["finished", "commit", "description", "minutes"])
-    assert sorted(rows.drop_duplicates()["eval_split"]) == ["test", "validation"]
+    log = log.drop(columns=["finished", "commit", "description", "minutes"])
+    for fold in FOLDS:
+        record = json.loads((FULL / f"classify/fold-{fold}/run.json").read_text())
+        rows = log[log["digest"] == record["digest"][:12]].drop_duplicates()
+        assert set(rows["fold"]) == {fold}
+        assert sorted(rows["eval_split"]) == ["test", "validation"]
 
 
-def test_saliency_and_ood_tables_are_of_the_published_networks():
+def test_saliency_ood_and_outlines_are_of_the_published_networks_and_masks():
     folder = FULL / "saliency_ood"
-    networks = json.loads((folder / "run.json").read_text())["networks"]
-    assert networks == {path.stem: sha256(path) for path in find_networks()}
+    networks = {path.stem: sha256(path) for path in find_networks()}
+    assert networks == json.loads((folder / "run.json").read_text())["networks"]
     table = read_table(folder / "slices.csv")
     check_all_slices(table)
     predictions = scores.load_predictions(FULL, "classify")[0]
     assert table["y_pred"].tolist() == predict_classes(predictions).tolist()
     masks = scores.load_predictions(FULL, "segment")[0]
     assert np.allclose(table["dice"], masks["dice"], atol=1e-3)  # a pixel by rounding
-
-
-def test_outlines_are_of_the_published_masks():
     outlines = json.loads((FULL / "outlines.json").read_text())
-    assert outlines["networks"] == {path.stem: sha256(path) for path in find_networks()}
-    dice = scores.load_predictions(FULL, "segment")[0].set_index("file")["dice"]
+    assert outlines["networks"] == networks
+    dice = masks.set_index("file")["dice"]
     groups = pd.DataFrame(outlines["slices"]).groupby("group", sort=False)["dice"]
     assert groups.size().to_dict() == {"good": 8, "typical": 8, "bad": 8}
     assert groups.mean().is_monotonic_decreasing

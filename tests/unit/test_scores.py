@@ -7,14 +7,10 @@ import pandas as pd
 import pytest
 
 from braintumor.core.errors import DatasetError
-from braintumor.core.files import ROOT
 from braintumor.data.splits import patient_family
 from braintumor.evaluation import metrics, scores
 
-PUBLISHED = ROOT / "results/published/full"
-RECORD = json.loads((PUBLISHED / "classify/fold-1/run.json").read_text())
 MEAN_DICE = metrics.mean_of("dice")
-
 SHARED = {"epochs": 3, "protocol": "official", "results": "x"}
 
 
@@ -62,14 +58,9 @@ def test_only_requested_finished_folds_are_loaded(tmp_path):
     assert [record["parameters"]["fold"] for record in records] == [1, 3]
     with pytest.raises(DatasetError, match="classify"):
         scores.load_predictions(tmp_path, "classify", folds=[4, 5])
-
-
-def test_tables_of_folds_are_joined(tmp_path):
-    write_fold(tmp_path, 3)
-    _, records = scores.load_predictions(tmp_path, "classify")
     load = partial(scores.load_fold_tables, tmp_path, "classify", records)
-    assert load("predictions.csv")["fold"].tolist() == [3, 3]
-    with pytest.raises(FileNotFoundError, match="fold-3/history.csv"):
+    assert load("predictions.csv")["fold"].tolist() == [1, 1, 3, 3]
+    with pytest.raises(FileNotFoundError, match="fold-1/history.csv"):
         load("history.csv")
 
 
@@ -81,7 +72,7 @@ def test_temperatures_are_fitted_by_fold():
     assert temperatures[1] < 1 < temperatures[2]
 
 
-def test_summary_is_without_hd95_if_a_spacing_is_not_known():
+def test_scores_in_mm_have_one_digit_and_are_left_out_if_not_known():
     columns = {"pid": ["a", "b"], "dice": [0.5, 0], "iou": [0.4, 0], "area_true": 10}
     table = pd.DataFrame(columns).assign(area_pred=[10, 0], hd95_mm=[2.0, None])
     summary = scores.summarize_scores(table, scores.SEGMENTATION_METRICS, 5)
@@ -90,9 +81,6 @@ def test_summary_is_without_hd95_if_a_spacing_is_not_known():
     table = table.fillna(3.0)
     summary = scores.summarize_scores(table, scores.SEGMENTATION_METRICS, 5)
     assert summary["median HD95 (mm)"]["value"] == 2.5
-
-
-def test_scores_in_mm_have_one_digit():
     dice = {"slices": 3, "value": 0.76012, "low": 0.7, "high": 0.8}
     hd95 = {"slices": 3, "value": 3.4641, "low": 3, "high": 3.95}
     table = scores.format_scores({"mean Dice": dice, "median HD95 (mm)": hd95})
@@ -105,23 +93,19 @@ def make_table(pids, dice):
     return pd.DataFrame({"file": range(len(pids)), "pid": pids, "dice": dice})
 
 
-def test_difference_is_paired_by_patient():
+def test_difference_is_paired_by_patient_or_family():
     table = make_table([f"{k}" for k in range(20)], dice=[k / 20 for k in range(20)])
     other = table.assign(dice=table["dice"] - 0.01).sample(frac=1, random_state=0)
     score = scores.paired_difference(table, other, MEAN_DICE, n_bootstrap=50)
     assert list(score.values()) == pytest.approx([0.01] * 3, abs=1e-6)
     with pytest.raises(DatasetError, match="file"):
         scores.paired_difference(table, other.iloc[1:], MEAN_DICE)
-
-
-def test_families_can_be_resampled_whole():
     pids = ["MR000001", "MR000001B", "MR000002", "MR000002B"]
     other = make_table(pids, dice=0.5)
     # each family gains as much as the other, patients do not
     table = other.assign(dice=[0.9, 0.5, 0.9, 0.5])
     score = scores.paired_difference(table, other, MEAN_DICE, 50)
     assert score["low"] < 0.2 < score["high"]
-    score = scores.paired_difference(
-        table, other, MEAN_DICE, 50, cluster=patient_family
-    )
+    family = {"cluster": patient_family}
+    score = scores.paired_difference(table, other, MEAN_DICE, 50, **family)
     assert list(score.values()) == pytest.approx([0.2] * 3, abs=1e-6)

@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from samples import FIGSHARE
 
 from braintumor.core.errors import DatasetError, LeakageError, ParameterError
 from braintumor.data.splits import (
@@ -41,12 +40,8 @@ def values(index, split, column):
     return [set(index[column].iloc[rows]) for rows in split.parts().values()]
 
 
-def same(a, b):
-    return all(np.array_equal(a.parts()[part], b.parts()[part]) for part in a.parts())
-
-
 @pytest.mark.parametrize("protocol", ["official", "family", "slice"])
-def test_every_row_is_in_one_part_and_tested_once(index, protocol):
+def test_every_row_is_in_one_part_of_a_seed_and_tested_once(index, protocol):
     tested = []
     for fold in FOLDS:
         split = make_split(index, protocol, fold)
@@ -61,22 +56,23 @@ def test_every_row_is_in_one_part_and_tested_once(index, protocol):
             train, validation, test = values(index, split, column)
             assert not train & test and not validation & test and not train & validation
     assert sorted(tested) == list(range(len(index)))
-
-
-@pytest.mark.parametrize("protocol", ["official", "family", "slice"])
-def test_seed_determines_the_split(index, protocol):
     first, again, other = (make_split(index, protocol, 2, seed) for seed in (7, 7, 8))
-    assert same(first, again)
+    for part, rows in first.parts().items():
+        assert np.array_equal(rows, again.parts()[part])
     assert not np.array_equal(first.validation, other.validation)
     assert np.array_equal(first.test, other.test) == (protocol == "official")
 
 
-def test_source_protocol_trains_without_one_source(index):
+def test_source_protocol_trains_without_one_source_and_weights_balance_them(index):
     split, official = (make_split(index, name, 1) for name in ("source", "official"))
     assert np.array_equal(split.test, official.test)
     sources = [set(map(patient_source, v)) for v in values(index, split, "pid")]
     assert sources == [{"digits"}, {"digits"}, {"digits", "MR"}]
     assert values(index, split, "label") == [{1, 2, 3}] * 3
+    weights = balanced_weights(index)
+    groups = [index["label"], index["pid"].map(patient_source)]
+    sums = pd.Series(weights).groupby(groups).sum()
+    assert sums.tolist() == pytest.approx([0.25] * 4)
 
 
 @pytest.mark.parametrize("protocol", ["official", "family", "slice", "source"])
@@ -90,37 +86,23 @@ def test_two_shifts_leave_out_each_pair_of_folds_once(index, protocol):
     assert len(pairs) == 10 == len(set(map(frozenset, pairs)))
 
 
-def test_each_class_of_each_source_weighs_the_same(index):
-    weights = balanced_weights(index)
-    groups = [index["label"], index["pid"].map(patient_source)]
-    assert pd.Series(weights).groupby(groups).sum().tolist() == pytest.approx(
-        [0.25] * 4
-    )
-
-
-def test_audit_of_a_split_counted_by_hand():
+def test_families_and_shared_patients_are_counted():
     index = make_index([("MR000000", 2, 1), ("MR000000B", 2, 2), ("1", 1, 1)])
     split = Split(np.array([3, 4]), np.array([7]), np.array([0, 1, 8, 9]))
     audit = audit_leakage(index, split)  # rows 0-2, 3-6, 7-11
     assert audit.loc["pid"].tolist() == [1, 2, 0.5]
     assert audit.loc["family"].tolist() == [2, 4, 1.0]
-
-
-def test_patient_in_two_official_folds_is_named(index):
-    broken = index.copy()
-    broken.loc[broken["pid"].eq("100003").idxmax(), "fold"] = 5  # the others: 4
-    for fold in (4, 5):
-        with pytest.raises(LeakageError, match="100003"):
-            make_split(broken, "official", fold)
-
-
-def test_family_drops_the_last_letter_of_mr_identifiers():
     assert patient_family("MR040240B") == patient_family("MR040240") == "MR040240"
     for pid in ("MR0402401", "MR04024B", "100360B", "XMR040240B"):
         assert patient_family(pid) == pid
 
 
-def test_unknown_fold_is_refused(index):
+def test_patient_in_two_official_folds_and_unknown_fold_are_named(index):
+    broken = index.copy()
+    broken.loc[broken["pid"].eq("100003").idxmax(), "fold"] = 5  # the others: 4
+    for fold in (4, 5):
+        with pytest.raises(LeakageError, match="100003"):
+            make_split(broken, "official", fold)
     with pytest.raises(ParameterError, match="fold: got 6"):
         make_split(index, "official", 6)
 
@@ -135,19 +117,3 @@ def test_class_with_too_few_patients_is_refused():
         make_split(index, "official", 1)
     with pytest.raises(DatasetError, match="slice folds"):  # 5 slices to train on
         make_split(index.iloc[::5].reset_index(), "slice", 1)
-
-
-@pytest.mark.real
-@pytest.mark.skipif(not FIGSHARE.exists(), reason=f"needs {FIGSHARE}")
-def test_folds_and_families_of_figshare_are_as_reported():
-    index = pd.read_csv(FIGSHARE / "index.csv", dtype={"pid": str})
-    index["family"] = index["pid"].map(patient_family)
-    n_members = index.groupby("family")["pid"].nunique()
-    assert (n_members > 1).sum() == 18 and n_members[n_members > 1].sum() == 42
-    assert index.groupby("family")["fold"].nunique().gt(1).sum() == 15
-    splits = [make_split(index, "official", fold) for fold in FOLDS]
-    audits = [audit_leakage(index, split)["n_test_slices"] for split in splits]
-    assert sum(audits).tolist() == [0, 652]
-    for fold in FOLDS:
-        split = make_split(index, "family", fold)
-        assert audit_leakage(index, split)["n_shared"].sum() == 0

@@ -33,10 +33,12 @@ class Project:
             shutil.copytree(ROOT / name, folder / name, ignore=ignore)
         for name in ("_config.yml", "_toc.yml"):
             shutil.copy(ROOT / name, folder)
-        self.write_profile(TINY)
+        self.write_profile()
 
-    def write_profile(self, profile):
-        (self.folder / "config" / "tiny.yaml").write_text(yaml.safe_dump(profile))
+    def write_profile(self, **changes):
+        """Write the tiny profile with changes of its sections."""
+        profile = yaml.safe_dump(TINY | changes)
+        (self.folder / "config" / "tiny.yaml").write_text(profile)
 
     def start(self, *arguments):
         """Start Snakemake in a process group of its own; its output is captured."""

@@ -70,15 +70,14 @@ def test_metrics_lab_compares_the_coverage_of_intervals(execute):
     assert float(coverage[-2]) > float(coverage[-1])
 
 
-def test_own_run_is_evaluated_and_its_scores_are_saved(execute, run, phantom_folder):
+def test_own_run_is_evaluated_with_and_without_a_history(
+    execute, run, phantom_folder, tmp_path
+):
     given = {"run": str(run), "data": str(phantom_folder), "n_bootstrap": 20}
     given |= {"compared_runs": [f"{run}/../{run.name}"], "save_scores": True}
     outputs = execute("05_evaluate", **given)[1]
     assert re.search("plane +(axial|coronal)", outputs) and "Epochs kept" in outputs
     assert "mean Dice" in json.loads((run / "scores.json").read_text())["segment"]
-
-
-def test_ensemble_is_evaluated_without_a_history(execute, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     for path in (tmp_path / "run").glob("*/fold-2"):
         (path / "history.csv").unlink()
