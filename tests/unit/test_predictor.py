@@ -14,7 +14,7 @@ from export_onnx import export_onnx
 from samples import FIGSHARE
 
 from braintumor.core.errors import DatasetError
-from braintumor.core.files import sha256
+from braintumor.core.files import ROOT, sha256
 from braintumor.evaluation.masks import compute_dice
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.evaluation.scores import load_predictions
@@ -187,8 +187,8 @@ def test_bad_network_is_refused_in_one_line_and_no_code_runs(models, tmp_path, c
     assert not (tmp_path / "trapped").exists()
 
 
-def test_predict_starts_without_tensorflow(phantom_folder):
+def test_predict_starts_without_tensorflow():
     code = "import sys; from braintumor.cli import main; main(sys.argv[1:]); "
     code += "assert not {'keras', 'tensorflow', 'matplotlib'} & sys.modules.keys()"
-    command = [sys.executable, "-c", code, "predict", phantom_folder / "1.mat"]
+    command = [sys.executable, "-c", code, "predict", ROOT / "tests/data/phantom.png"]
     subprocess.run(command, check=True, capture_output=True)
