@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from ood_reference import fit_ood_reference
 
-from braintumor.inference.ood import OOD_SCORES, compute_ood_scores
+from braintumor.inference.ood import (
+    MIN_SKULL_DEPTH,
+    OOD_SCORES,
+    compute_ood_scores,
+    measure_skull_depth,
+)
 
 MIXING = np.random.default_rng(1).normal(size=(10, 256))
 
@@ -48,3 +53,11 @@ def test_orientation_score_detects_rotation_but_not_mirror_images(reference):
         outputs["thumbnail"] = np.rot90(mirrored, turns, (1, 2)).reshape(-1, 256)
         share = share_over(reference, outputs)["orientation"]
         assert share > 0.9 if turns else share < 0.1
+
+
+def test_head_without_its_skull_is_recognized():
+    radius = np.hypot(*np.indices((256, 256)) - 128)
+    brain = np.where(radius < 85, 120, 0).astype(np.uint8)
+    head = np.where((radius > 95) & (radius < 105), np.uint8(220), brain)
+    assert measure_skull_depth(brain) < MIN_SKULL_DEPTH < measure_skull_depth(head)
+    assert np.isnan(measure_skull_depth(np.zeros((256, 256), np.uint8)))
