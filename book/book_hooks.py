@@ -21,6 +21,7 @@ from braintumor.core.files import ROOT
 FORMATS = {
     "accuracy by slice": "{:.1%}",
     "accuracy by patient": "{:.1%}",
+    "balanced accuracy by slice": "{:.1%}",
     "single-source balanced accuracy by slice": "{:.1%}",
     "single-source balanced accuracy by patient": "{:.1%}",
     "expected calibration error": "{:.3f}",

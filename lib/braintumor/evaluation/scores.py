@@ -19,6 +19,7 @@ CLASSIFICATION_METRICS = {
     "accuracy by slice": metrics.accuracy,
     "macro F1 by slice": metrics.macro_f1,
     "accuracy by patient": metrics.by_patient(metrics.accuracy),
+    "balanced accuracy by slice": metrics.balanced_accuracy,
     "balanced accuracy by patient": BALANCED_ACCURACY,
     "single-source balanced accuracy by slice": metrics.in_single_source(
         metrics.balanced_accuracy

@@ -68,4 +68,4 @@ def plot_score_strip(table, column, title):
     ax.set(xlim=(-0.02, 1.02), xlabel=title, ylabel="")
     scores = table.groupby("tumor")[column]
     alt = f"Strip plot of {title}. Medians: {format_values(scores.median())}."
-    return figure, f"Means: {format_values(scores.mean())}. A dot per row.", alt
+    return figure, f"Means: {format_values(scores.mean())}. Dots: {title}.", alt
