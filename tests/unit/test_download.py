@@ -135,9 +135,7 @@ def test_zip_downloaded_by_hand_is_used(tmp_path, server, files):
     assert [name for name, _ in server.sent] == ["0", "2"]
 
 
-def test_wrong_bytes_are_removed_and_a_refusing_server_is_named(
-    tmp_path, server, files
-):
+def test_wrong_bytes_are_removed_and_refusals_named(tmp_path, server, files):
     for wrong in (b"<html>log in</html>", noise("x", 250_000)):
         server.content["1"] = wrong
         with pytest.raises(DatasetError, match="b.zip"):

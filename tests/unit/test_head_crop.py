@@ -45,6 +45,7 @@ def test_slices_are_cropped_with_their_masks():
     image = np.random.default_rng(0).random((1, 64, 64)).astype("float32")
     box = full_box(image)
     assert box.tolist() == head_box(image * 0).tolist() == [[0, 0, 64]]
+    assert np.allclose(scale_box(box, 1.25), [[-8, -8, 80]])
     assert np.allclose(crop_and_resize(image, box, 64), image, atol=1e-6)
     assert np.allclose(paste_back(image, box, 64), image, atol=1e-6)
     head, tumor = (make_disc(128, 50, 70, radius) for radius in (40, 10))

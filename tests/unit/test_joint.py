@@ -33,7 +33,13 @@ def slices():
     return slices
 
 
-def test_network_of_one_task_has_one_output(network):
+def test_tasks_have_one_output_and_classes_depend_on_pooled_maps(network):
+    names = ("coarse_features", "pooled_features")
+    outputs = [network.get_layer(name).output for name in names]
+    features = keras.Model(network.inputs, outputs)
+    maps, pooled = features.predict(np.ones((1, 64, 64, 1)), verbose=0)
+    expected = [*maps.max(axis=(0, 1, 2)), *maps.mean(axis=(0, 1, 2))]
+    assert np.allclose(pooled[0], expected, atol=1e-5)
     for task in ("classify", "segment"):
         single = build_joint(64, 16, [task])
         assert list(single.output) == [task]

@@ -66,9 +66,7 @@ SIZES = {("single", 3000): [2184, 458, 358], ("ensemble", 3000): [2400, 299, 301
 SIZES["single", None] = [2231, 467, 366]
 
 
-def test_parts_have_the_published_sizes_and_test_slices_never_train(
-    make_original_split,
-):
+def test_parts_have_their_sizes_and_test_slices_do_not_train(make_original_split):
     for (name, n_exported), sizes in SIZES.items():
         index = make_files(3064)
         parts = make_original_split(index, name, 0, n_exported).parts().values()

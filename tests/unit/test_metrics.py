@@ -118,6 +118,7 @@ def test_pixel_metrics_pool_the_slices_and_sizes_are_thirds():
     assert metrics.pixel_recall(table) == 50 / 200
     assert metrics.pixel_precision(table) == 50 / 100
     assert metrics.pixel_precision(table.iloc[1:]) == 0
+    assert metrics.median_of("dice")(table) == 0.25
     sizes = metrics.bin_tumor_sizes(pd.Series([50, 1, 9, 200, 9, 9])).cat
     assert sizes.codes.tolist() == [2, 0, 0, 2, 1, 1]
     assert list(sizes.categories) == ["small", "medium", "large"]

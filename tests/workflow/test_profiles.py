@@ -60,9 +60,7 @@ def test_profile_has_sections_and_either_variants_or_a_sweep():
             check_schema(profile)
 
 
-def test_unknown_parameters_and_data_that_no_run_can_use_are_refused(
-    list_jobs, tmp_path
-):
+def test_unknown_parameters_and_too_few_folds_are_refused(list_jobs, tmp_path):
     unknown = {"image_sise": 64}
     for section in ({"joint": unknown}, {"variants": {"a": unknown}}):
         code, _, output = list_jobs(read_config("smoke") | section)
