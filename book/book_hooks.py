@@ -166,8 +166,10 @@ def fix_tables(app, pagename, templatename, context, doctree):
 
 
 def fix_table(match):
-    """Return the HTML of a DataFrame with classes, and without nearly empty rows."""
+    """Merge the row of index names into the head, and mark columns of numbers."""
     table = BeautifulSoup(match[0], "html.parser")
+    if not table.tbody.tr:
+        return match[0]
     head, *more = table.thead.find_all("tr")
     for row in more:  # the names of the index: they go into the row above
         names = [cell.get_text() for cell in row.find_all("th")]

@@ -1,9 +1,9 @@
 """Print the built book to _build/brain-tumors.pdf (`make pdf`, needs Chromium).
 
-Pages come in the order of the table of contents, with everything that folds unfolded
-and wide tables scaled to the paper. Links between pages lead to the place in the PDF,
-sheets are numbered through, and the list of all pages on the first page shows the
-numbers. The site gets a copy of the PDF and a link to it.
+Pages come in the order of the table of contents, without folded code, with everything
+else unfolded and wide tables scaled to the paper. Links between pages lead to the place
+in the PDF, sheets are numbered through, and the list of all pages on the first page
+shows the numbers. The site gets a copy of the PDF and a link to it.
 """
 
 import base64
@@ -30,7 +30,7 @@ return [...links].map(
 """
 # Chromium would shrink a page with a wide table, and still cut the table off. It leaves
 # out images that are loaded lazily. CSS cannot count the lines of code that must stay
-# on one sheet. "Show code cell source" is no news where the code is shown.
+# on one sheet. Folded code stays away; "Show code cell output" is no news on paper.
 PREPARE = """
 const select = selector => document.querySelectorAll(selector);
 select('.bd-article table').forEach(table => {
@@ -41,6 +41,7 @@ select('.bd-article table').forEach(table => {
 select('.bd-article div[class*="highlight-"]').forEach(code => {
   if (code.innerText.trim().split('\\n').length <= 6) code.classList.add('short');
 });
+select('details.above-input').forEach(code => code.remove());
 select('summary').forEach(summary => {
   if (summary.textContent.trim().startsWith('Show')) summary.style.display = 'none';
 });

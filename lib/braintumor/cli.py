@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from braintumor.core import errors
 from braintumor.core.errors import DatasetError, ParameterError, require
-from braintumor.core.files import ROOT, atomic_write
+from braintumor.core.files import ROOT
 
 
 def main(arguments=None):
@@ -44,7 +44,7 @@ def _describe(error):
 
 
 def _folder(text):
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))
 
 
 def _number(low, high):
@@ -92,7 +92,7 @@ def _build_parser():
         commands, "evaluate", _evaluate, "score networks on other slices"
     )
     add("directory", type=_folder, help="folder of images with a table slices.csv")
-    add("--out", type=_folder, default=Path("results/external"), help="folder")
+    add("--out", type=_folder, help="folder; default: results/external/DIRECTORY")
     add = _add_command(commands, "app", _serve_app, "serve the app on this computer")
     add("--data", default="phantom", help="folder of slices to browse")
     add("--port", type=_number(1, 65535), default=8866)
@@ -175,32 +175,24 @@ def _check_out(out, images):
         raise FileExistsError(None, None, out)
     if out and {out.resolve(), *out.resolve().parents} & {*folders}:
         raise ParameterError(
-            f"--out: got {out}, expected a folder apart from those of the images, "
-            "where its files would be predicted next time. Name another."
+            f"--out: got {out}, expected a folder apart from those of the images. "
+            "Name another."
         )
 
 
 def _evaluate(args):
-    import nbconvert
-    import papermill
+    from braintumor.inference.report import write_notebook_report
 
     table = args.directory / "slices.csv"
     remedy = "List the images in it (column image; optional: mask, label, patient)"
     require(table.is_file(), table, "no file", "a table of the images", remedy)
-    _check_out(args.out, [args.directory])
-    args.out.mkdir(parents=True, exist_ok=True)
-    parameters = {"data": str(args.directory.resolve()), "out": str(args.out.resolve())}
-    page, executed = "notebooks/report/external.ipynb", args.out / "report.ipynb"
-    try:
-        papermill.execute_notebook(ROOT / page, executed, parameters, cwd=str(ROOT))
-    except papermill.PapermillExecutionError as error:
-        raise DatasetError(f"{args.directory}: {error.evalue}") from None
-    exporter = nbconvert.HTMLExporter(exclude_input=True, mathjax_url="")
-    exporter.require_js_url = ""  # the page needs no network
-    html, _ = exporter.from_filename(executed)
-    with atomic_write(args.out / "report.html") as path:
-        path.write_text(html, encoding="utf-8")
-    print(f"wrote report.html, predictions.csv and scores.csv to {args.out}")
+    data = args.directory.resolve()
+    out = args.out or Path("results/external") / data.name
+    _check_out(out, [data])
+    parameters = {"data": str(data), "out": str(out.resolve())}
+    notebook = ROOT / "notebooks/report/external.ipynb"
+    write_notebook_report(notebook, parameters, out / "report.html")
+    print(f"wrote report.html, predictions.csv and scores.csv to {out}")
 
 
 def _serve_app(args):

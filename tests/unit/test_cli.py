@@ -2,13 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 from functools import cache
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from samples import write_patients
 
 from braintumor import cli
+from braintumor.core.files import ROOT
 from braintumor.data import prepared
 from braintumor.data.labels import LABELS
 from braintumor.data.preprocessing import PERCENTILES
@@ -142,3 +147,28 @@ def test_interruption_is_one_line_and_exit_code_130(monkeypatch, capsys, number)
     monkeypatch.setattr(cli, "_check", lambda args: os.kill(os.getpid(), number))
     assert cli.main(["data", "check", "x"]) == 130
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_evaluate_scores_what_can_be_read_and_lists_the_rest(tmp_path, capsys):
+    folder, out = tmp_path / "set", tmp_path / "a{x}"
+    folder.mkdir()
+    for name in ("1.png", "2.png", "3.png", "4.png", "../outside.png"):
+        shutil.copy(ROOT / "tests/data/phantom.png", folder / name)
+    gray = np.pad(np.full((9, 9), 255, np.uint8), 20)
+    Image.fromarray(gray).save(folder / "small.png")
+    rows = ["image,label,mask", "1.png,1.0,", "2.png,giloma,", "3.png,,small.png"]
+    rows += ["../outside.png,1,", "missing.png,2,", "4.png,2,"]
+    (folder / "slices.csv").write_text("\n".join(rows))
+    assert cli.main(["evaluate", str(folder), "--out", str(out)]) == 0
+    table = pd.read_csv(out / "predictions.csv")
+    assert table["prob_glioma"].notna().tolist() == [True] + [False] * 4 + [True]
+    reasons = ("giloma", "the image's", "such as img/1.png", "got none")
+    for reason, text in zip(reasons, table["warnings"][1:5], strict=True):
+        assert reason in text
+    html = (out / "report.html").read_text()
+    assert "<title>report</title>" in html and "<script" not in html
+    assert "(external)=" not in html and "2 slices</strong> of 2 patients" in html
+
+    (folder / "slices.csv").write_text("image\nmissing.png")
+    assert cli.main(["evaluate", str(folder), "--out", str(out)]) == 1
+    assert "missing.png" in capsys.readouterr().err

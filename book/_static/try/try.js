@@ -86,7 +86,11 @@ const tryPage = (() => {
     if (files.length !== 1) {
       throw new ImageError(`Files: got ${files.length || "none"}, expected one PNG or JPEG image. Choose a file.`);
     }
-    return { name: files[0].name, bytes: new Uint8Array(await files[0].arrayBuffer()) };
+    const { name } = files[0];
+    const buffer = await files[0].arrayBuffer().catch(() => {
+      throw new ImageError(`${name}: got a file that changed or a folder, expected an image file. Choose it again.`);
+    });
+    return { name, bytes: new Uint8Array(buffer) };
   }
 
   async function run() {

@@ -45,6 +45,15 @@ class SliceSource:
         path = self.row[column].replace("\\", "/")
         return Path(os.path.normpath(self.path.parent / path))
 
+    def find_image(self, column):
+        """Return the path of an image or mask; outside the folder is a DatasetError."""
+        path, folder = self.image_path(column), self.path.parent
+        is_inside = path.is_relative_to(folder) and path != folder
+        if not is_inside or PureWindowsPath(self.row[column]).drive:
+            expected = f"a path from {folder} on, such as img/1.png"
+            raise DatasetError(f"got {self.row[column]!r}, expected {expected}")
+        return path
+
 
 def find_slices(directory):
     """List the slices of a folder as SliceSource, ordered by file number."""
@@ -68,7 +77,8 @@ def read_rows(table, required=REQUIRED_COLUMNS):
     """Read the rows of a CSV file as Excel, pandas or a person writes it."""
     header, *rows = _parse_table(table)
     columns = [cell.lower() for cell in header]
-    wrong = [name for name in required if columns.count(name) != 1]
+    known = {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS}.intersection(columns)
+    wrong = [name for name in {*required, *known} if columns.count(name) != 1]
     expected = f"{', '.join(required)}, each once"
     require(not wrong, f"{table}: columns", shorten(header), expected, "Correct line 1")
     sources, images = [], {}
@@ -113,9 +123,9 @@ def read_slice(source):
         f"{source.path}, row {source.file}",
         {"pid": "patient"},
         file=source.file,
-        image=partial(_read_image, source, "image"),
+        image=lambda: read_raster(source.find_image("image"))[0],
         mask=partial(_read_mask, source),
-        label=partial(_read_label, row["label"]),
+        label=partial(read_label, row["label"]),
         pid=source.row["patient"],
         fold=row.get("fold") or None,
         plane=row.get("plane") or None,
@@ -123,24 +133,22 @@ def read_slice(source):
     )
 
 
-def _read_label(text):
+def read_label(text):
+    """Return the label of a cell of a table: 1, 2 or 3."""
     name = text.removesuffix(".0")  # pandas writes numbers beside empty cells so
     if name not in LABEL_CODES:
         raise DatasetError(f"got {text!r}, expected one of {', '.join(LABEL_CODES)}")
     return LABEL_CODES[name]
 
 
-def _read_image(source, column):
-    path, folder = source.image_path(column), source.path.parent
-    is_inside = path.is_relative_to(folder) and path != folder
-    if not is_inside or PureWindowsPath(source.row[column]).drive:
-        expected = f"a path from {folder} on, such as img/1.png"
-        raise DatasetError(f"got {source.row[column]!r}, expected {expected}")
-    return read_raster(path)[0]
-
-
 def _read_mask(source):
-    mask, name = _read_image(source, "mask"), source.row["mask"]
+    mask = read_raster(source.find_image("mask"))[0]
+    check_mask(mask, source.row["mask"])
+    return mask
+
+
+def check_mask(mask, name):
+    """Refuse gray, empty and inverted masks."""
     values, share = np.unique(mask), (mask > 0).mean()
     is_mask = len(values) == 2 and values[0] == 0
     got = f"{len(values)} gray values from {values[0]} to {values[-1]}"
@@ -149,7 +157,6 @@ def _read_mask(source):
     require(is_mask, name, got, expected, remedy)
     got = f"{share:.0%} of the slice as tumor"
     require(share <= 0.5, name, got, "less than half", "Invert the mask")
-    return mask
 
 
 def map_slices(function, sources, n_jobs=None, description="", progress=True):

@@ -2,13 +2,18 @@
 
 import base64
 import io
+import logging
 import os
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageColor
 from scipy.ndimage import binary_erosion, find_objects
 
-from braintumor.core.files import atomic_write
+from braintumor.core.errors import DatasetError
+from braintumor.core.files import ROOT, atomic_write
 from braintumor.core.templates import render
 from braintumor.data.labels import CLASS_COLORS, LABELS, MASK_COLOR
 from braintumor.data.preprocessing import preprocess_slice
@@ -129,3 +134,39 @@ def unique_stems(paths):
             stem = f"{name}-{number}"
         stems[stem] = path
     return {path: stem for stem, path in stems.items()}
+
+
+def write_notebook_report(notebook, parameters, path):
+    """Execute a notebook and write its outputs as one HTML file, without a network.
+
+    Raises
+    ------
+    DatasetError
+        If a cell fails: with its message.
+    """
+    import nbconvert
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    with TemporaryDirectory() as folder:
+        executed = Path(folder) / "report.ipynb"
+        options = {"cwd": str(ROOT), "extra_arguments": ["--log-level=CRITICAL"]}
+        try:
+            papermill.execute_notebook(notebook, executed, parameters, **options)
+        except papermill.PapermillExecutionError as error:
+            raise DatasetError(error.evalue) from None
+        except DeadKernelError:
+            problem = "the kernel died, often for lack of memory. Give fewer images."
+            raise DatasetError(f"{notebook.name}: {problem}") from None
+        page = nbformat.read(executed, 4)
+    for cell in page.cells:
+        cell.source = re.sub(r"^\([\w-]+\)=\n+", "", cell.source)  # labels of MyST
+        if "remove-output" in cell.metadata.get("tags", []):
+            cell.outputs = []
+    exporter = nbconvert.HTMLExporter(exclude_input=True)
+    html, _ = exporter.from_notebook_node(page, {"metadata": {"name": path.stem}})
+    html = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)  # of formulas
+    with atomic_write(path) as temporary:
+        temporary.write_text(html, "utf-8")

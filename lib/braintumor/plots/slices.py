@@ -113,5 +113,5 @@ def _plot_images(images, titles, columns, width=style.MAX_WIDTH):
     for ax, image, title in zip(used, images, titles, strict=True):
         ax.imshow(image, cmap="gray")
         lines = [textwrap.fill(line, int(13 * panel)) for line in title.split("\n")]
-        ax.set_title("\n".join(lines), fontsize=10.5)
+        ax.set_title("\n".join(lines), fontsize=10.5, parse_math=False)
     return figure, used
