@@ -154,7 +154,7 @@ def score_network(name):
         if not is_ensemble and folds == held_out_folds(name):
             tables[path.parts[-3]] = read_table(path.with_name("predictions.csv"))
     if missing := {"classify", "segment"} - tables.keys():
-        raise ConfigError(f"{PUBLISHED}: has no {missing} of {name}. Publish the run.")
+        raise ConfigError(f"{PUBLISHED}: has no {', '.join(sorted(missing))} of {name}. Publish the run.")
     scores = {}
     for metric in HEADLINE_METRICS:
         task, function = SUMMARY_METRICS[metric]

@@ -52,8 +52,8 @@ def plot_splits():
         ax.text(left + count / 2, -0.2, patient, ha="center", va="bottom", size=9)
         for row, parts in enumerate(PARTS.values()):
             first = sum(list(PATIENTS.values())[:n])
-            own = [parts[n]] * count if parts else parts_at_random[first:][:count]
-            for k, part in enumerate(own):
+            row_parts = [parts[n]] * count if parts else parts_at_random[first:][:count]
+            for k, part in enumerate(row_parts):
                 square = plt.Rectangle((left + k, row), 0.85, 0.7, fc=COLORS[part])
                 ax.add_patch(square)
         left += count + 0.8
@@ -181,8 +181,8 @@ def plot_masks():
     return plot_outlines(
         list(groups.values()),
         columns=3,
-        caption=f"Masks, from left to right: {', '.join(groups)}. Blue: the border "
-        "drawn by radiologists; dashed red: the predicted one; gray: the head.",
+        caption=f"Masks, from left to right: {', '.join(groups)}. Blue: the "
+        "radiologists' border; dashed red: the predicted one; gray: the head.",
     )
 
 

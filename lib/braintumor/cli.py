@@ -34,7 +34,7 @@ def main(arguments=None):
 
 
 def _describe(error):
-    """Return the message of an error, of one of the system with its path first."""
+    """Return the message of an error; that of an OSError begins with its path."""
     if not (isinstance(error, OSError) and error.filename):
         return str(error)
     problem = f"{error.strerror}. Check the path"
