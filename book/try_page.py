@@ -154,7 +154,8 @@ def score_network(name):
         if not is_ensemble and folds == held_out_folds(name):
             tables[path.parts[-3]] = read_table(path.with_name("predictions.csv"))
     if missing := {"classify", "segment"} - tables.keys():
-        raise ConfigError(f"{PUBLISHED}: has no {', '.join(sorted(missing))} of {name}. Publish the run.")
+        tasks = " and ".join(sorted(missing))
+        raise ConfigError(f"{PUBLISHED}: has no {tasks} of {name}. Publish the run.")
     scores = {}
     for metric in HEADLINE_METRICS:
         task, function = SUMMARY_METRICS[metric]
