@@ -68,12 +68,16 @@ def execute(notebook, page, parameters):
     shutil.copyfile(partial, page)
 
 
-def hide_parameters(page):
-    """Remove the cell of injected parameters from a page of the report."""
+def format_report(page):
+    """Fold the code of a page of the report; remove parameters and parts of a lab."""
     notebook = nbformat.read(page, 4)
+    removed, cells = {"parameters", "injected-parameters", "lab-only"}, []
     for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.metadata.tags.append("remove-cell")
+        tags = cell.metadata.setdefault("tags", [])
+        if cell.cell_type == "code" and not any("remove" in tag for tag in tags):
+            tags.append("hide-input")
+        cells += [cell] * removed.isdisjoint(tags)
+    notebook.cells = cells
     nbformat.write(notebook, page)
 
 
@@ -86,5 +90,5 @@ def remove_checkpoints(outputs):
 snakemake = globals()["snakemake"]  # provided by Snakemake
 execute(snakemake.input[0], snakemake.output[0], snakemake.params["parameters"])
 if "report" in Path(snakemake.output[0]).parts:
-    hide_parameters(snakemake.output[0])
+    format_report(snakemake.output[0])
 remove_checkpoints(snakemake.output)
