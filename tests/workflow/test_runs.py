@@ -96,12 +96,12 @@ def test_stopped_run_reports_why_and_goes_on_with_the_same_bytes(stopped, expect
 def test_failed_cell_is_named_and_its_page_is_kept(project):
     path = project.folder / "notebooks" / "labs" / "04_joint.ipynb"
     notebook = nbformat.read(path, 4)
-    notebook.cells.insert(4, nbformat.v4.new_code_cell("raise OSError('no luck')"))
+    notebook.cells.insert(4, nbformat.v4.new_code_cell("raise OSError('no space')"))
     nbformat.write(notebook, path)
     code, output = project.run(target(project))
     assert code != 0
     assert re.search(r"04_joint\.ipynb failed in cell \d+", output)
-    assert "OSError: no luck" in output
+    assert "OSError: no space" in output
     page = project.results / "pages" / "partial" / "04_joint-fold-1.ipynb"
     assert "OSError" in page.read_text()
 
