@@ -47,12 +47,7 @@ def export_onnx(network, path):
     and mean, so these gradients are the sums of both weights, but for a factor.
     """
     graph, side = _Graph(), network.input_shape[1]
-    names = {network.inputs[0].name: "image"}  # from Keras' tensors to the graph's
-    for layer in network.layers:
-        if isinstance(layer, layers.InputLayer):
-            continue
-        inputs = [names[x.name] for x in keras.tree.flatten(layer.input)]
-        names[layer.output.name] = _add_layer(graph, layer, inputs)
+    names = _add_layers(graph, network)
     coarse = network.get_layer("coarse_features").output
     kernel = network.get_layer("classify").get_weights()[0]
     kernel = kernel.reshape(2, coarse.shape[-1], -1).sum(axis=0).T[..., None, None]
@@ -67,6 +62,30 @@ def export_onnx(network, path):
         "features": ["n", 2 * coarse.shape[-1]],
         "gradcam": ["n", network.output["classify"].shape[-1], *coarse.shape[1:3]],
     }
+    _write_graph(graph, network, shapes, path)
+
+
+def export_encoder(network, path):
+    """Write a network with one map as its output."""
+    graph = _Graph()
+    name = _add_layers(graph, network)[network.output.name]
+    shape = ["n", network.output.shape[-1], *network.output.shape[1:3]]
+    _write_graph(graph, network, {name: shape}, path)
+
+
+def _add_layers(graph, network):
+    """Add all layers; returns the graph's name of each of Keras' tensors."""
+    names = {network.inputs[0].name: "image"}
+    for layer in network.layers:
+        if not isinstance(layer, layers.InputLayer):
+            inputs = [names[x.name] for x in keras.tree.flatten(layer.input)]
+            names[layer.output.name] = _add_layer(graph, layer, inputs)
+    return names
+
+
+def _write_graph(graph, network, shapes, path):
+    """Write a graph with outputs of these `shapes`."""
+    side = network.input_shape[1]
     inputs, *outputs = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in ({"image": ["n", 1, side, side]} | shapes).items()
@@ -84,10 +103,12 @@ def export_onnx(network, path):
 
 
 def network_name(parameters):
-    """Name a network by the folds that did not train it: without-1-2."""
+    """Name a network by the folds that did not train it, and by a seed above 1."""
     fold, shift = parameters["fold"], parameters.get("validation_shift", 0)
     folds = {fold, validation_fold(fold, shift)} if shift else {fold}
-    return "-".join(["without", *map(str, sorted(folds))])
+    seed = parameters["seed"]
+    suffix = f"_seed{seed}" if seed > 1 else ""
+    return "-".join(["without", *map(str, sorted(folds))]) + suffix
 
 
 def export_networks(paths, models):
@@ -108,11 +129,14 @@ def _add_layer(graph, layer, inputs):
     """Add a layer and its weights; returns the name of its output."""
     names = [weight.name for weight in layer.weights]
     name, weights = layer.name, dict(zip(names, layer.get_weights(), strict=True))
-    if isinstance(layer, layers.Conv2D):
-        kernel = weights.pop("kernel").transpose(3, 2, 0, 1)
+    if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
+        is_depthwise = isinstance(layer, layers.DepthwiseConv2D)
+        axes = (2, 3, 0, 1) if is_depthwise else (3, 2, 0, 1)
+        kernel = weights.pop("kernel").transpose(axes)
         inputs += [graph.add_weight(f"{name}/kernel", kernel)]
         inputs += [graph.add_weight(f"{name}/{n}", w) for n, w in weights.items()]
         options = {"auto_pad": "SAME_UPPER", "strides": list(layer.strides)}
+        options |= {"group": len(kernel)} if is_depthwise else {}
         output = graph.add("Conv", inputs, f"{name}/conv", **options)
         is_sigmoid = layer.activation is keras.activations.sigmoid
         return graph.add("Sigmoid", [output], name) if is_sigmoid else output
@@ -126,6 +150,10 @@ def _add_layer(graph, layer, inputs):
     if isinstance(layer, layers.ReLU):
         if layer.threshold:
             return graph.add("ThresholdedRelu", inputs, name, alpha=layer.threshold)
+        if layer.max_value:
+            limits = np.float32(0), np.float32(layer.max_value)
+            inputs += [graph.add_constant(f"{name}/{x}", x) for x in limits]
+            return graph.add("Clip", inputs, name)
         return graph.add("Relu", inputs, name)
     if isinstance(layer, layers.UpSampling2D):
         scales = graph.add_constant(f"{name}/scales", np.float32([1, 1, 2, 2]))

@@ -3,30 +3,37 @@
 import keras
 from keras import layers, losses
 
+from braintumor.models import efficientnet
 from braintumor.models.original import N_CLASSES, check_size
 
 TASKS = ("classify", "segment")
 
 
-def build_joint(image_size, filters=32, tasks=TASKS, air_threshold=0.0):
-    """Build a residual encoder with a classification head and a U-Net decoder.
+def build_joint(
+    image_size, filters=32, tasks=TASKS, air_threshold=0.0, encoder="residual"
+):
+    """Build an encoder with a classification head and a U-Net decoder.
 
     The class is predicted from the maxima and means of the coarsest map, the mask by a
-    decoder with skip connections. The stages are residual (He et al. 2016). Outputs are
-    {"classify": (batch, 3), "segment": (batch, side, side, 1)}.
+    decoder with skip connections. Outputs are {"classify": (batch, 3), "segment":
+    (batch, side, side, 1)}.
 
     Parameters
     ----------
     image_size : int, a multiple of 16; the input is in [0, 1]
-    filters : int, of the first stage; the four have 1, 2, 4 and 4 times as many
+    filters : int, of the finest map; coarser ones have 2 and 4 times as many
     tasks : tuple, the outputs to build
     air_threshold : float, below which the input counts as 0
+    encoder : "residual" (He et al. 2016) or "efficientnet", see `efficientnet.encode`
     """
     check_size(image_size, 16, multiple_of=16)
     image = layers.Input((image_size, image_size, 1))
     # without the noise of air, which tells scanners apart
     visible = layers.ReLU(threshold=air_threshold)(image) if air_threshold else image
-    features = _encode(visible, filters)
+    is_residual = encoder == "residual"
+    features = (
+        _encode(visible, filters) if is_residual else efficientnet.encode(visible)
+    )
     poolings = layers.GlobalMaxPooling2D(), layers.GlobalAveragePooling2D()
     pooled = [pooling(features[-1]) for pooling in poolings]
     pooled = layers.Concatenate(name="pooled_features")(pooled)
@@ -36,7 +43,7 @@ def build_joint(image_size, filters=32, tasks=TASKS, air_threshold=0.0):
         head = layers.Dense(N_CLASSES, "softmax", name="classify", **settings)
         outputs["classify"] = head(pooled)
     if "segment" in tasks:
-        maps = _decode(features)
+        maps = _decode(features, filters)
         head = layers.Conv2D(1, 1, activation="sigmoid", name="segment", **settings)
         outputs["segment"] = head(maps)
     return keras.Model(image, outputs, name="joint")
@@ -54,14 +61,14 @@ def _encode(image, filters):
     return features
 
 
-def _decode(features):
+def _decode(features, filters):
     """Upsample the coarsest map to the input's size, with skip connections."""
     x = features[-1]
-    for skip in reversed(features[:-1]):
+    for factor, skip in zip((4, 2, 1), reversed(features[:-1]), strict=True):
         x = layers.UpSampling2D(interpolation="bilinear")(x)
         x = layers.Concatenate()([skip, x])
         for _ in range(2):
-            x = layers.ReLU()(_convolution(x, skip.shape[-1]))
+            x = layers.ReLU()(_convolution(x, factor * filters))
     return layers.UpSampling2D(interpolation="bilinear")(x)
 
 
@@ -98,13 +105,20 @@ def to_float16_weights(network):
 
 
 def load_onnx_weights(network, path):
-    """Give a network of `build_joint` the weights of a published ONNX file."""
+    """Give a network of `build_joint` the weights of an ONNX file of this project.
+
+    A file of fewer layers, such as an encoder's, gives weights to the first ones.
+    """
     import onnx  # only here: predictions need it not
 
     tensors = onnx.load(path).graph.initializer
     halves = [t for t in tensors if t.data_type == onnx.TensorProto.FLOAT16]
-    arrays = map(onnx.numpy_helper.to_array, halves)
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in halves]
     for layer in network.layers:
-        weights = [next(arrays) for _ in layer.weights]
-        weights = [w.transpose(2, 3, 1, 0) if w.ndim == 4 else w for w in weights]
-        layer.set_weights(weights)
+        n = len(layer.weights)
+        weights, arrays = arrays[:n], arrays[n:]
+        is_depthwise = isinstance(layer, layers.DepthwiseConv2D)
+        axes = (2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0)
+        weights = [w.transpose(axes) if w.ndim == 4 else w for w in weights]
+        if weights:
+            layer.set_weights(weights)

@@ -1,0 +1,49 @@
+"""The encoder of EfficientNet-Lite0, whose ImageNet weights are published."""
+
+from keras import layers
+
+BLOCKS = (  # number, kernel size, stride, expansion and filters, as in EfficientNet-B0
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+)
+N_FEATURES = 256  # of the coarsest map, the input of the classification head
+
+
+def encode(image):
+    """Return maps of 1/2, 1/4, 1/8 and 1/16 of the image's size (Tan and Le 2019).
+
+    The blocks of 1/32 of the size are left out: a head of 128 pixels would have 4.
+    """
+    x, features = _relu6(_normalize(layers.Conv2D(32, 3, 2, **_SAME)(image))), []
+    for number, kernel_size, strides, expansion, filters in BLOCKS:
+        if strides == 2:
+            features.append(x)
+        for n in range(number):
+            x = _block(x, kernel_size, 1 if n else strides, expansion, filters)
+    x = _normalize(layers.Conv2D(N_FEATURES, 1, **_SAME)(x))
+    return [*features, layers.ReLU(name="coarse_features")(x)]
+
+
+_SAME = {"padding": "same", "use_bias": False}
+
+
+def _block(x, kernel_size, strides, expansion, filters):
+    """Expand the channels, convolve each by itself, and project them."""
+    y = x
+    if expansion > 1:
+        y = layers.Conv2D(expansion * x.shape[-1], 1, **_SAME)(y)
+        y = _relu6(_normalize(y))
+    y = layers.DepthwiseConv2D(kernel_size, strides, **_SAME)(y)
+    y = _normalize(layers.Conv2D(filters, 1, **_SAME)(_relu6(_normalize(y))))
+    return layers.Add()([x, y]) if y.shape == x.shape else y
+
+
+def _normalize(x):
+    return layers.BatchNormalization(momentum=0.97)(x)
+
+
+def _relu6(x):
+    return layers.ReLU(6.0)(x)
