@@ -22,7 +22,6 @@ from braintumor.data.labels import CLASS_COLORS, LABELS
 from braintumor.data.prepared import open_data, read_slice_by_number
 from braintumor.data.preprocessing import MAX_SIDE, PERCENTILES, preprocess_slice
 from braintumor.data.raster import COLOR_TOLERANCE, COLOR_WARNING
-from braintumor.data.splits import validation_fold
 from braintumor.evaluation.scores import (
     HEADLINE_METRICS,
     SUMMARY_METRICS,
@@ -35,8 +34,8 @@ from braintumor.inference.predictor import (
     IMAGE_SIZE,
     PUBLISHED,
     find_networks,
-    held_out_folds,
     load_ood_reference,
+    network_name,
 )
 from braintumor.models.head_crop import BLOCKS, BRIGHT
 from braintumor.models.tta import ZOOMS
@@ -147,11 +146,8 @@ def score_network(name):
     tables = {}
     for path in sorted((ROOT / PUBLISHED).rglob("fold-*/run.json")):
         record = json.loads(path.read_text())
-        fold = record["parameters"]["fold"]
-        shift = record["parameters"].get("validation_shift", 0)
-        folds = {fold, validation_fold(fold, shift)} if shift else {fold}
         is_ensemble = "networks" in record
-        if not is_ensemble and folds == held_out_folds(name):
+        if not is_ensemble and network_name(record["parameters"]) == name:
             tables[path.parts[-3]] = read_table(path.with_name("predictions.csv"))
     if missing := {"classify", "segment"} - tables.keys():
         tasks = " and ".join(sorted(missing))

@@ -1,10 +1,8 @@
 """Predict each fold by all networks of a run that held it out.
 
-The networks of validation_shift 1 and 2 each held out two folds, so that four of the
-ten never saw a given one. Their weights are those of the last epoch: the validation
-fold chose nothing. Classes and maps are averaged over networks and views. The
-validation table of a fold has the predictions for the other folds; a temperature is
-fitted to them.
+The networks of a fold differ in seed, so each has other validation patients. Classes
+and maps are averaged over networks and views. The validation table of a fold has the
+ensembles' predictions for the other folds; a temperature is fitted to them.
 """
 
 from datetime import UTC, datetime

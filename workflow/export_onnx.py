@@ -13,7 +13,7 @@ from keras import layers
 from onnx import TensorProto, helper, numpy_helper
 
 from braintumor.core.files import atomic_write
-from braintumor.data.splits import validation_fold
+from braintumor.inference.predictor import network_name
 
 OPSET = 17
 
@@ -100,15 +100,6 @@ def _write_graph(graph, network, shapes, path):
     onnx.checker.check_model(model, full_check=True)
     with atomic_write(path) as temporary:
         onnx.save(model, temporary)
-
-
-def network_name(parameters):
-    """Name a network by the folds that did not train it, and by a seed above 1."""
-    fold, shift = parameters["fold"], parameters.get("validation_shift", 0)
-    folds = {fold, validation_fold(fold, shift)} if shift else {fold}
-    seed = parameters["seed"]
-    suffix = f"_seed{seed}" if seed > 1 else ""
-    return "-".join(["without", *map(str, sorted(folds))]) + suffix
 
 
 def export_networks(paths, models):

@@ -16,7 +16,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pandas as pd
-from export_onnx import export_networks, network_name
+from export_onnx import export_networks
 from onnxruntime import InferenceSession
 from ood_reference import fit_ood_reference
 
@@ -30,9 +30,10 @@ from braintumor.evaluation.scores import format_scores, load_predictions
 from braintumor.inference.predictor import (
     Ensemble,
     find_networks,
-    held_out_folds,
+    held_out_fold,
     make_thumbnails,
     merge_views,
+    network_name,
 )
 from braintumor.models.joint import build_joint
 from braintumor.models.tta import predict_views
@@ -81,8 +82,7 @@ def publish_references(data, published, models):
         if prepared.info["digest"] != record["data"]["digest"]:
             raise SystemExit(f"{data}: holds other slices than {published} was made of")
         protocol, fold, seed = (parameters[k] for k in ("protocol", "fold", "seed"))
-        shift = parameters.get("validation_shift", 0)
-        split = make_split(prepared.index, protocol, fold, seed, shift=shift)
+        split = make_split(prepared.index, protocol, fold, seed)
         path = models / f"{network_name(parameters)}.onnx"
         ensemble = Ensemble([path])
         parts = (
@@ -128,7 +128,7 @@ def render_card(published, models):
         scores=list(format_scores(shown).itertuples()),
         lowest_recall=LABELS[is_correct.groupby(table["y_true"]).mean().idxmin()],
         lowest_dice=LABELS[masks.groupby("y_true")["dice"].mean().idxmin()],
-        files=[(p.name, sorted(held_out_folds(p.stem)), sha256(p)[:16]) for p in paths],
+        files=[(p.name, held_out_fold(p.stem), sha256(p)[:16]) for p in paths],
     )
 
 

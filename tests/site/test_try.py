@@ -215,13 +215,13 @@ def test_bad_files_and_old_browser_are_error_messages(browser, address, tmp_path
     assert "expected Chrome 80" in press(browser)[2]
 
 
-def write_fold(folder, shift, **record):
+def write_fold(folder, seed, **record):
     folder.mkdir(parents=True)
-    record["parameters"] = {"fold": 2, "validation_shift": shift}
+    record["parameters"] = {"fold": 2, "seed": seed}
     (folder / "run.json").write_text(json.dumps(record))
     table = pd.DataFrame({"file": [1, 2], "pid": ["A", "B"], "fold": 2, "y_true": 1})
     table = table.assign(prob_meningioma=0.8, prob_glioma=0.1, prob_pituitary=0.1)
-    table.assign(dice=shift / 10).to_csv(folder / "predictions.csv", index=False)
+    table.assign(dice=seed / 10).to_csv(folder / "predictions.csv", index=False)
 
 
 def test_scores_are_those_of_the_network(tmp_path, monkeypatch):
@@ -229,10 +229,10 @@ def test_scores_are_those_of_the_network(tmp_path, monkeypatch):
     run = tmp_path / try_page.PUBLISHED
     for task in ("classify", "segment"):
         write_fold(run / task / "fold-2", 1, networks=[])  # of the ensemble
-        for shift in (1, 2):
-            write_fold(run / f"shift-{shift}" / task / "fold-2", shift)
-    network = try_page.score_network("without-2-4")
+        for seed in (1, 2):
+            write_fold(run / f"seed-{seed}" / task / "fold-2", seed)
+    network = try_page.score_network("without-2_seed2")
     assert (network["fold"], network["n_slices"], network["n_patients"]) == (2, 2, 2)
     assert network["scores"]["mean Dice"]["value"] == "0.200"
-    with pytest.raises(ConfigError, match="without-1-2"):
-        try_page.score_network("without-1-2")
+    with pytest.raises(ConfigError, match="without-1"):
+        try_page.score_network("without-1")

@@ -2,32 +2,33 @@
 
 import json
 from functools import partial
+from itertools import product
 
 import ensemble
 import numpy as np
 import pandas as pd
 import pytest
-from export_onnx import network_name
 
 from braintumor.data.splits import FOLDS
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.evaluation.scores import load_predictions
+from braintumor.inference.predictor import network_name
 from braintumor.models.joint import build_joint, to_float16_weights
 from braintumor.models.tta import predict_views
 
 pytestmark = pytest.mark.usefixtures("deterministic")
-PARAMETERS = {"image_size": 64, "head_size": 32, "protocol": "official", "seed": 1}
+PARAMETERS = {"image_size": 64, "head_size": 32, "protocol": "official"}
 PARAMETERS |= {"experiment_log": "", "task": "classify", "threads": 1}
 
 
 def save_networks(run, info):
-    """Save an untrained network per fold: {name: weights}, and one to give them to."""
+    """Save two networks per fold: {name: weights}, and one to give them to."""
     network, weights = to_float16_weights(build_joint(32, filters=2)), {}
-    for fold in FOLDS:
-        factor = 0.8 + fold / 10
+    for fold, seed in product(FOLDS, (1, 2)):
+        factor = 0.8 + fold / 10 + seed / 100
         weights_of_fold = [np.float16(w * factor) for w in network.get_weights()]
-        parameters = PARAMETERS | {"fold": fold, "validation_shift": 1}
-        folder = run / "shift-1" / "joint" / "classify" / f"fold-{fold}"
+        parameters = PARAMETERS | {"fold": fold, "seed": seed}
+        folder = run / f"seed-{seed}" / "joint" / "classify" / f"fold-{fold}"
         folder.mkdir(parents=True)
         network.set_weights(weights_of_fold)
         network.save(folder / "model.keras")
@@ -49,7 +50,7 @@ def test_each_fold_is_predicted_by_the_networks_that_held_it_out(
     assert sorted(table["file"]) == sorted(masks["file"]) == sorted(prepared.index.file)
     for record in records:
         fold, names = record["parameters"]["fold"], record["networks"]
-        assert len(names) == 2 and all(str(fold) in name for name in names)
+        assert names == [f"without-{fold}", f"without-{fold}_seed2"]
         folder = run / "joint" / "classify" / f"fold-{fold}"
         validation = pd.read_csv(folder / "validation.csv")
         assert set(validation["file"]) == set(table.loc[table["fold"] != fold, "file"])

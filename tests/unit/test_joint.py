@@ -6,6 +6,7 @@ import pytest
 from export_onnx import export_onnx
 from onnxruntime import InferenceSession
 
+from braintumor.core.files import ROOT
 from braintumor.models.joint import (
     build_joint,
     load_onnx_weights,
@@ -103,8 +104,10 @@ def test_float16_weights_are_computed_in_float32(slices):
     assert list(nested.output) == list(network.output) == ["classify", "segment"]
 
 
-def test_onnx_file_predicts_as_keras_and_gives_its_weights_back(tmp_path):
-    network = to_float16_weights(build_joint(64, filters=8, air_threshold=0.05))
+@pytest.mark.parametrize("encoder", ["residual", "efficientnet"])
+def test_onnx_file_predicts_as_keras_and_gives_its_weights_back(tmp_path, encoder):
+    settings = {"filters": 8, "air_threshold": 0.05, "encoder": encoder}
+    network = to_float16_weights(build_joint(64, **settings))
     export_onnx(network, tmp_path / "network.onnx")
     session = InferenceSession(tmp_path / "network.onnx")
     x = np.random.default_rng(0).random((3, 64, 64, 1), np.float32)
@@ -114,7 +117,20 @@ def test_onnx_file_predicts_as_keras_and_gives_its_weights_back(tmp_path):
     assert np.allclose(outputs["classify"], expected["classify"], atol=1e-5)
     mask = expected["segment"].transpose(0, 3, 1, 2)
     assert np.allclose(outputs["segment"], mask, atol=1e-5)
-    other = build_joint(64, filters=8, air_threshold=0.05)
+    other = build_joint(64, **settings)
     load_onnx_weights(other, tmp_path / "network.onnx")
     pairs = zip(other.get_weights(), network.get_weights(), strict=True)
     assert all(np.array_equal(*pair) for pair in pairs)
+
+
+def test_encoder_has_the_weights_of_imagenet(slices):
+    network = build_joint(128, filters=8, encoder="efficientnet")
+    head = network.get_layer("classify").get_weights()[0]
+    load_onnx_weights(network, ROOT / "models/imagenet/efficientnet-lite0.onnx")
+    assert np.array_equal(network.get_layer("classify").get_weights()[0], head)
+    adds = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
+    maps = keras.Model(network.input, adds[-1].output).predict(slices, verbose=0)
+    session = InferenceSession(ROOT / "models/imagenet/efficientnet-lite0.onnx")
+    (expected,) = session.run(None, {"image": np.moveaxis(slices, -1, 1)})
+    assert np.allclose(np.moveaxis(maps, -1, 1), expected, atol=1e-3)
+    assert maps.std() > 0.1

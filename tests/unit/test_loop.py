@@ -84,7 +84,7 @@ def test_stopped_training_goes_on(undisturbed, tmp_path, monkeypatch, name):
     assert history.equals(undisturbed[1])
 
 
-@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy", "epoch"])
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 def test_weights_are_those_of_the_best_epoch(tmp_path, monitor):
     model = keras.Sequential([layers.Flatten(), layers.Dense(3, activation="softmax")])
     optimizer = keras.optimizers.Adam(0.03)
@@ -97,7 +97,7 @@ def test_weights_are_those_of_the_best_epoch(tmp_path, monitor):
     fit(model, tmp_path, batches, 3, (X, wrong), 4, monitor)
     history = pd.read_csv(tmp_path / "history.csv")
     best = history[monitor].agg("idxmin" if monitor == "val_loss" else "idxmax")
-    assert (best == 3) == (monitor == "epoch")
+    assert best < 3
     scores = model.evaluate(X, wrong, batch_size=64, verbose=0, return_dict=True)
     assert scores["loss"] == pytest.approx(history["val_loss"][best], rel=1e-5)
 

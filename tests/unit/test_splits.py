@@ -1,7 +1,5 @@
 """No patient is in two parts, unless the protocol is known to allow it."""
 
-from itertools import product
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,17 +71,6 @@ def test_source_protocol_trains_without_one_source_and_weights_balance_them(inde
     groups = [index["label"], index["pid"].map(patient_source)]
     sums = pd.Series(weights).groupby(groups).sum()
     assert sums.tolist() == pytest.approx([0.25] * 4)
-
-
-@pytest.mark.parametrize("protocol", ["official", "family", "slice", "source"])
-def test_two_shifts_leave_out_each_pair_of_folds_once(index, protocol):
-    folds, pairs = assign_folds(index, protocol), []
-    for shift, fold in product((1, 2), FOLDS):
-        split = make_split(index, protocol, fold, shift=shift)
-        (validated,) = set(folds[split.validation])
-        pairs.append({fold, int(validated)})
-        assert set(folds[split.train]) == set(FOLDS) - pairs[-1]
-    assert len(pairs) == 10 == len(set(map(frozenset, pairs)))
 
 
 def test_families_and_shared_patients_are_counted():

@@ -157,7 +157,7 @@ def fingerprint_data(data):
 def check_data(data, splits):
     """Raise DatasetError if `data` has problems, or a split cannot be made of it.
 
-    `splits` are (protocol, fold, seed, shift), see ``make_split``.
+    `splits` are (protocol, fold, seed), see ``make_split``.
     """
     directory, index = resolve_data(data), None
     fingerprint = _fingerprint(directory)
@@ -170,8 +170,8 @@ def check_data(data, splits):
             remedy = f"`braintumor data check {data}` lists all problems."
             raise DatasetError(f"{': '.join(problems[0])} {remedy}")
         index = report["index"]
-    for protocol, fold, seed, shift in sorted(splits):
-        make_split(index, protocol, fold, seed, shift=shift)
+    for split in sorted(splits):
+        make_split(index, *split)
 
 
 def open_prepared(folder):

@@ -74,12 +74,7 @@ def assign_folds(index, protocol, seed=0):
     return folds
 
 
-def validation_fold(fold, shift):
-    """Return the fold that follows `fold` at a distance of `shift`, 1 after 5."""
-    return (fold + shift - 1) % len(FOLDS) + 1
-
-
-def make_split(index, protocol, fold, seed=0, validation=0.15, shift=0):
+def make_split(index, protocol, fold, seed=0, validation=0.15):
     """Split an index for testing on one fold.
 
     Parameters
@@ -89,7 +84,6 @@ def make_split(index, protocol, fold, seed=0, validation=0.15, shift=0):
     fold : int, 1 to 5, the test fold
     seed : int, of the folds that are not given and of the validation part
     validation : float, share of the groups of the other folds for validation
-    shift : int, above 0 to validate on a whole fold instead, see `validation_fold`
 
     Returns
     -------
@@ -117,9 +111,6 @@ def make_split(index, protocol, fold, seed=0, validation=0.15, shift=0):
         problem = f"got {', '.join(sorted(shared)[:5])} in fold {fold} and another"
         expected = f"every {column} in one fold. Correct the folds"
         raise LeakageError(f"{protocol} folds: {problem}, expected {expected}.")
-    if shift:
-        is_validation = folds[rest] == validation_fold(fold, shift)
-        return Split(rest[~is_validation], rest[is_validation], test)
     if column is None:
         labels = table["label"]
         n_min = math.floor((labels.nunique() - 1) / validation) + 1  # rounded up

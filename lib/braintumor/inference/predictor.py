@@ -60,9 +60,15 @@ class Prediction:
         return warnings
 
 
-def held_out_folds(name):
-    """Return the folds that a network never saw, from its name: without-1-2."""
-    return {int(fold) for fold in re.findall(r"-(\d)", name)}
+def network_name(parameters):
+    """Name a network by the fold it held out and a seed above 1: without-2_seed3."""
+    seed = parameters["seed"]
+    return f"without-{parameters['fold']}" + (f"_seed{seed}" if seed > 1 else "")
+
+
+def held_out_fold(name):
+    """Return the fold that a network never saw, from its `network_name`."""
+    return int(re.match(r"without-(\d)", name)[1])
 
 
 def find_networks(fold=None, directory="models"):
@@ -71,14 +77,14 @@ def find_networks(fold=None, directory="models"):
     Parameters
     ----------
     fold : int or None
-    directory : str or Path of the ONNX files, without-FOLDS.onnx
+    directory : str or Path of the ONNX files
 
     Returns
     -------
     tuple of Path, sorted
     """
     paths = sorted((ROOT / directory).glob("without-*.onnx"))
-    paths = tuple(p for p in paths if fold in {None, *held_out_folds(p.stem)})
+    paths = tuple(p for p in paths if fold in (None, held_out_fold(p.stem)))
     require(paths, directory, "no network", "without-FOLD.onnx", RESTORE)
     return paths
 
@@ -140,7 +146,7 @@ class Predictor:
         own_masks = [threshold(m, len(m)) for m in maps]
         agreement = np.mean([masks.compute_dice(mean_mask, m) for m in own_masks])
         fold = load_held_out_folds().get(image.patient) if image.patient else None
-        is_trained = [fold not in {None, *held_out_folds(n)} for n in self.names]
+        is_trained = [fold not in (None, held_out_fold(n)) for n in self.names]
         return Prediction(
             image=image,
             networks=self.names,

@@ -14,12 +14,11 @@ def plot_learning_curves(history, titles, monitor="val_loss"):
     ----------
     history : DataFrame with epoch, each metric and its val_ column, and maybe fold
     titles : dict of metric: title, a panel each
-    monitor : str, the column that selects the epoch; the largest accuracy or epoch,
-        the smallest loss
+    monitor : str, the column that selects the epoch: largest accuracy, smallest loss
     """
     history = history.assign(fold=history.get("fold", 1)).reset_index(drop=True)
     folds = history.groupby("fold")
-    best = "idxmax" if monitor.endswith(("accuracy", "epoch")) else "idxmin"
+    best = "idxmax" if monitor.endswith("accuracy") else "idxmin"
     kept = history.loc[folds[monitor].agg(best)]
     size = (min(4.5 * len(titles), MAX_WIDTH), 3.5)
     figure, axes = plt.subplots(1, len(titles), figsize=size, squeeze=False)

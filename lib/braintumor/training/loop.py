@@ -57,8 +57,7 @@ def fit(
     batches : callable(epoch), returns an endless generator of (x, y)
     steps : int, batches per epoch
     validation_data : (x, y)
-    monitor : str, lowest in the best epoch, or highest if it is an accuracy; "epoch":
-        the last epoch is the best
+    monitor : str, lowest in the best epoch, or highest if it is an accuracy
     plateau : dict, settings of Keras' ReduceLROnPlateau
     """
     if epochs < 1:
@@ -96,7 +95,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
     def __init__(self, directory, monitor):
         super().__init__()
         self.directory, self.monitor = directory, monitor
-        self.sign = -1 if monitor.endswith(("accuracy", "epoch")) else 1
+        self.sign = -1 if monitor.endswith("accuracy") else 1
         path = directory / "history.csv"
         self.history = pd.read_csv(path).to_dict("records") if path.exists() else []
 
