@@ -9,7 +9,7 @@ BLOCKS = (  # number, kernel size, stride, expansion and filters, as in Efficien
     (3, 3, 2, 6, 80),
     (3, 5, 1, 6, 112),
 )
-N_FEATURES = 256  # of the coarsest map, the input of the classification head
+N_FEATURES = 128  # of the coarsest map, the input of the classification head
 
 
 def encode(image):
