@@ -1,10 +1,10 @@
-"""Measure what tells the sources of slices apart: background alone, and features.
+"""Measure what the background alone, without the head, tells of class and source.
 
     python workflow/audit_source.py DATA    DATA: slices of the published run
 
 Writes results/published/source: out-of-fold predictions from pixels without a head, and
-scores of a probe that tells the two sources of gliomas apart. Takes half an hour on two
-cores.
+scores of a probe of corners that tells the two sources of gliomas apart. Takes half an
+hour on two cores.
 """
 
 import sys
@@ -25,9 +25,7 @@ from braintumor.data.prepared import open_data, resolve_data
 from braintumor.data.preprocessing import preprocess_slice, to_network_input
 from braintumor.data.splits import FOLDS, make_split, patient_source
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
-from braintumor.inference.predictor import Ensemble, find_networks
 from braintumor.models.compact import build_compact
-from braintumor.models.tta import predict_views
 from braintumor.training.batches import steps_per_epoch, training_batches
 from braintumor.training.loop import configure_backend
 from braintumor.training.provenance import collect_environment
@@ -99,27 +97,17 @@ def predict_blanked(index, images):
     return outputs
 
 
-def extract_features(images, fold):
-    """Compute the features of slices by networks that held out a fold: (n, any)."""
-    ensemble = Ensemble(find_networks(fold))
-    x = images / np.float32(255)
-    outputs = predict_views(ensemble, x, ensemble.crop_size, zooms=(1.0,))
-    return outputs["features"][:, 0].reshape(len(images), -1)
-
-
 def probe_sources(index, features, rows):
-    """Predict the source MR of gliomas, out of fold: probabilities (n_rows,).
-
-    `features(fold)` are those for one test fold: of a network that held it out.
-    """
+    """Predict the source MR of gliomas, out of fold: probabilities (n_rows,)."""
     outputs = np.full(len(index), np.nan)
     is_mr = index["pid"].map(patient_source).eq("MR").to_numpy()
     for fold in FOLDS:
         is_test = (index["fold"] == fold).to_numpy()
-        x, (train, test) = features(fold), (rows & ~is_test, rows & is_test)
+        train, test = rows & ~is_test, rows & is_test
         probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000)
-        model = make_pipeline(StandardScaler(), probe).fit(x[train], is_mr[train])
-        outputs[test] = model.predict_proba(x[test])[:, 1]
+        model = make_pipeline(StandardScaler(), probe)
+        model.fit(features[train], is_mr[train])
+        outputs[test] = model.predict_proba(features[test])[:, 1]
     return outputs
 
 
@@ -143,17 +131,7 @@ def main(data):
         columns = [f"{name}_{column}" for column in PROBABILITY_COLUMNS]
         table[columns] = probabilities
     is_glioma = (index["label"] == 2).to_numpy()
-    table["probe_corners"] = probe_sources(
-        index, lambda fold: corners, is_glioma & is_free
-    )
-
-    def network_features(fold):
-        extracted = extract_features(prepared.images[is_glioma], fold)
-        features = np.zeros((len(index), extracted.shape[1]), np.float32)
-        features[is_glioma] = extracted
-        return features
-
-    table["probe_features"] = probe_sources(index, network_features, is_glioma)
+    table["probe_corners"] = probe_sources(index, corners, is_glioma & is_free)
     OUT.mkdir(parents=True, exist_ok=True)
     with atomic_write(OUT / "background.csv") as path:
         table.to_csv(path, index=False, float_format="%.4f")

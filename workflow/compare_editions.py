@@ -1,0 +1,113 @@
+"""Compare the published networks with the first edition's where the source shifts.
+
+    git archive 4c8a72e models | tar -x --one-top-level=data/first-edition
+    python workflow/compare_editions.py DATA    DATA: slices of the published run
+
+Writes results/published/shifts: predictions of held-out slices after synthetic shifts,
+and a probe of the features that tells the two sources of gliomas apart. Takes ten
+minutes on two cores.
+"""
+
+import sys
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from skimage import exposure
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from braintumor.core.files import ROOT, atomic_write, sha256, write_json
+from braintumor.data.prepared import open_data
+from braintumor.data.splits import FOLDS
+from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
+from braintumor.inference.predictor import IMAGE_SIZE, Ensemble, find_networks
+from braintumor.models.tta import predict_views
+from braintumor.training.provenance import collect_environment
+
+OUT = ROOT / "results/published/shifts"
+NETWORKS = {"published": "models", "first edition": "data/first-edition/models"}
+STEP = 4  # every fourth slice is shifted
+SEED = 1
+# of slices in [0, 1]; training varies gamma, blur and noise, but not so far
+SHIFTS = {
+    "none": lambda image, rng: image,
+    "squared": lambda image, rng: image**2,
+    "equalized": lambda image, rng: exposure.equalize_adapthist(image, clip_limit=0.02),
+    "blurred": lambda image, rng: ndimage.gaussian_filter(image, 1.6),
+    "noisy": lambda image, rng: image + rng.normal(0, 0.08, image.shape),
+}
+
+
+def shift_slices(images, name):
+    """Shift slices (n, side, side) uint8 as another scanner or export might."""
+    rng = np.random.default_rng(SEED)
+    shifted = [SHIFTS[name](image / 255, rng) for image in images]
+    return np.rint(np.clip(shifted, 0, 1) * 255).astype(np.uint8)
+
+
+def predict(networks, images):
+    """Predict slices by networks: their outputs, see `predict_views`."""
+    x = images / np.float32(255)
+    return predict_views(networks, x, networks.crop_size, zooms=(1.0,))
+
+
+def predict_shifts(networks, prepared, rows):
+    """Predict slices after each shift: a row per slice and shift."""
+    table = prepared.index.iloc[rows][["file", "pid", "fold", "label"]]
+    table = table.rename(columns={"label": "y_true"}).reset_index(drop=True)
+    parts = []
+    for name in SHIFTS:
+        outputs = predict(networks, shift_slices(prepared.images[rows], name))
+        probabilities = outputs["classify"].mean(axis=(1, 2))
+        probabilities = pd.DataFrame(probabilities, columns=PROBABILITY_COLUMNS)
+        parts.append(table.assign(shift=name).join(probabilities))
+    return pd.concat(parts)
+
+
+def probe_sources(networks, prepared, fold):
+    """Predict the source MR of a fold's gliomas from the networks' features."""
+    gliomas = prepared.index[prepared.index["label"] == 2]
+    features = predict(networks, prepared.images[gliomas.index])["features"][:, 0]
+    x, is_mr = features.reshape(len(gliomas), -1), gliomas["source"] == "MR"
+    is_test = gliomas["fold"].to_numpy() == fold
+    probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000)
+    model = make_pipeline(StandardScaler(), probe).fit(x[~is_test], is_mr[~is_test])
+    table = gliomas[is_test][["file", "pid", "fold", "plane"]]
+    return table.assign(prob_mr=model.predict_proba(x[is_test])[:, 1])
+
+
+def main(data):
+    started, prepared = time.time(), open_data(data, IMAGE_SIZE)
+    shifts, probes, digests = [], [], {}
+    for name, folder in NETWORKS.items():
+        for fold in tqdm(FOLDS, name):
+            paths = find_networks(fold, folder)
+            digests |= {f"{folder}/{path.name}": sha256(path) for path in paths}
+            networks = Ensemble(paths)
+            rows = np.flatnonzero(prepared.index["fold"] == fold)[::STEP]
+            shifted = predict_shifts(networks, prepared, rows)
+            shifts.append(shifted.assign(networks=name))
+            probed = probe_sources(networks, prepared, fold)
+            probes.append(probed.assign(networks=name))
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name, parts in (("shifts", shifts), ("probe", probes)):
+        with atomic_write(OUT / f"{name}.csv") as path:
+            pd.concat(parts).to_csv(path, index=False, float_format="%.4f")
+    record = {
+        "notebook": "workflow/compare_editions.py",
+        "data": {name: prepared.info[name] for name in ("kind", "digest", "slices")},
+        "networks": digests,
+        "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "seconds": round(time.time() - started, 1),
+        "parameters": {"seed": SEED, "step": STEP},
+    }
+    write_json(OUT / "run.json", record | collect_environment(threads=2))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
