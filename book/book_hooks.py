@@ -53,13 +53,12 @@ def setup(app):
 
 def add_scores(app, config):
     """Give prose the published scores as substitutions."""
-    official, family = format_scores("full"), format_scores("full-family")
+    scores = format_scores("full")
     config.myst_substitutions = config.myst_substitutions | {
         "published": {
             name: "{value} ({low} to {high})".format(**score)
-            for name, score in official.items()
-        },
-        "family": {name: score["value"] for name, score in family.items()},
+            for name, score in scores.items()
+        }
     }
 
 

@@ -17,7 +17,6 @@ import jinja2
 import numpy as np
 import pandas as pd
 from export_onnx import export_networks
-from onnxruntime import InferenceSession
 from ood_reference import fit_ood_reference
 
 from braintumor.core.files import ROOT, atomic_write, sha256
@@ -71,19 +70,24 @@ def publish_experiments(path, published):
             rows.to_csv(temporary, index=False)
 
 
+def load_records(published):
+    """Load the run.json of each network of a run: {name of the network: record}."""
+    paths = sorted(published.rglob("classify/fold-*/run.json"))
+    records = [json.loads(path.read_text()) for path in paths]
+    single = [record for record in records if "networks" not in record]
+    return {network_name(record["parameters"]): record for record in single}
+
+
 def publish_references(data, published, models):
     """Fit the OOD reference of each network on the slices that it was trained on."""
-    paths = sorted(published.rglob("classify/fold-*/run.json"))
-    for record in [json.loads(path.read_text()) for path in paths]:
-        if "networks" in record:  # an ensemble
-            continue
+    for name, record in load_records(published).items():
         parameters = record["parameters"]
         prepared = open_data(data, parameters["image_size"])
         if prepared.info["digest"] != record["data"]["digest"]:
             raise SystemExit(f"{data}: holds other slices than {published} was made of")
         protocol, fold, seed = (parameters[k] for k in ("protocol", "fold", "seed"))
         split = make_split(prepared.index, protocol, fold, seed)
-        path = models / f"{network_name(parameters)}.onnx"
+        path = models / f"{name}.onnx"
         ensemble = Ensemble([path])
         parts = (
             predict_ood_inputs(ensemble, prepared.images[rows])
@@ -111,25 +115,41 @@ def predict_ood_inputs(ensemble, images):
 
 def render_card(published, models):
     """Render the model card (Mitchell et al. 2019) of the networks in `models`."""
-    table, records = load_predictions(published, "classify")
+    table, _ = load_predictions(published, "classify")
     masks, _ = load_predictions(published, "segment")
     is_correct = predict_classes(table) == table["y_true"]
     scores = json.loads((published / "scores.json").read_text())
     shown = {n: scores[task][n] for task, names in CARD_SCORES.items() for n in names}
     paths = find_networks(directory=models)
-    size = InferenceSession(paths[0]).get_inputs()[0].shape[-1]
+    records = load_records(published)
+    parameters = {name: record["parameters"] for name, record in records.items()}
     template = (ROOT / "workflow" / "model_card.md.j2").read_text()
     return jinja2.Template(template, keep_trailing_newline=True).render(
         run=published.relative_to(ROOT),
-        parameters=f"{build_joint(size).count_params() / 1e6:.2f}",
-        crop_size=size,
         slices=f"{len(table):,}",
         patients=table["pid"].nunique(),
         scores=list(format_scores(shown).itertuples()),
         lowest_recall=LABELS[is_correct.groupby(table["y_true"]).mean().idxmin()],
         lowest_dice=LABELS[masks.groupby("y_true")["dice"].mean().idxmin()],
-        files=[(p.name, held_out_fold(p.stem), sha256(p)[:16]) for p in paths],
+        files=[describe_network(path, parameters[path.stem]) for path in paths],
     )
+
+
+def describe_network(path, parameters):
+    """Describe a network for the card: a dict."""
+    size, filters = parameters["head_size"], parameters["filters"]
+    encoder = parameters["network"]
+    settings = {"air_threshold": parameters["air_threshold"], "encoder": encoder}
+    n_parameters = build_joint(size, filters, **settings).count_params()
+    call = f"{size}, {filters}, air_threshold={settings['air_threshold']}"
+    return {
+        "name": path.name,
+        "fold": held_out_fold(path.stem),
+        "encoder": encoder,
+        "parameters": f"{n_parameters / 1e6:.2f}",
+        "digest": sha256(path)[:16],
+        "call": f'{call}, encoder="{encoder}"',
+    }
 
 
 def main():
