@@ -43,7 +43,7 @@ class App(anywidget.AnyWidget):
     _esm = Path(__file__).with_name("app.js")
     _css = Path(__file__).with_name("app.css")
     page = traitlets.Unicode().tag(sync=True)
-    status = traitlets.Unicode("Loading five networks: about 10 s.").tag(sync=True)
+    status = traitlets.Unicode("Loading the networks.").tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
     gallery = traitlets.Unicode().tag(sync=True)
     selector = traitlets.Unicode().tag(sync=True)
