@@ -10,7 +10,6 @@ from braintumor.data.splits import (
     Split,
     assign_folds,
     audit_leakage,
-    balanced_weights,
     make_split,
     patient_family,
     patient_source,
@@ -61,16 +60,12 @@ def test_every_row_is_in_one_part_of_a_seed_and_tested_once(index, protocol):
     assert np.array_equal(first.test, other.test) == (protocol == "official")
 
 
-def test_source_protocol_trains_without_one_source_and_weights_balance_them(index):
+def test_source_protocol_trains_without_one_source(index):
     split, official = (make_split(index, name, 1) for name in ("source", "official"))
     assert np.array_equal(split.test, official.test)
     sources = [set(map(patient_source, v)) for v in values(index, split, "pid")]
     assert sources == [{"digits"}, {"digits"}, {"digits", "MR"}]
     assert values(index, split, "label") == [{1, 2, 3}] * 3
-    weights = balanced_weights(index)
-    groups = [index["label"], index["pid"].map(patient_source)]
-    sums = pd.Series(weights).groupby(groups).sum()
-    assert sums.tolist() == pytest.approx([0.25] * 4)
 
 
 def test_families_and_shared_patients_are_counted():

@@ -42,13 +42,6 @@ def patient_source(pid):
     return "MR" if pid.startswith("MR") else "digits"
 
 
-def balanced_weights(index):
-    """Weight slices so that each class of each source is sampled equally often."""
-    groups = [index["label"], index["pid"].map(patient_source)]
-    weights = 1 / index.groupby(groups)["pid"].transform("size").to_numpy()
-    return weights / weights.sum()
-
-
 def _split_rows(table, column, n_parts, seed):
     """Yield (other rows, part) of each part; groups of `column` stay whole."""
     from sklearn.model_selection import KFold, StratifiedGroupKFold  # takes a second

@@ -19,7 +19,6 @@ def training_batches(
     augmentation=None,
     first_epoch=0,
     intensity=False,
-    weights=None,
 ):
     """Yield batches (x, y) without end.
 
@@ -34,8 +33,6 @@ def training_batches(
     augmentation : dict of settings of `random_affine`, or None
     first_epoch : int, the number of finished epochs
     intensity : bool, whether to change contrast, resolution and noise at random
-    weights : array (n,) that sums to 1, or None; with it, an epoch is a sample with
-        replacement
 
     Yields
     ------
@@ -45,7 +42,7 @@ def training_batches(
     n = len(images)
     for epoch in itertools.count(first_epoch):
         rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(n) if weights is None else rng.choice(n, n, p=weights)
+        order = rng.permutation(n)
         for step in range(steps_per_epoch(n, batch_size)):
             rows = order[step * batch_size : (step + 1) * batch_size]
             x, y = to_network_input(images[rows]), format_targets(targets, rows)
