@@ -52,7 +52,6 @@ def log_fold(tables, fold, record):
     row = parameters | record | summary_metrics(tables)
     row |= {
         "commit": (record["git"]["commit"] or "")[:10],
-        "description": f"ensemble of {len(record['networks'])} networks",
         "eval_split": "test",
         "input_size": parameters["head_size"],
         "n_slices": len(tables["classify"]),
@@ -79,8 +78,11 @@ def predict_ensemble(data, paths, out):
         for task, table in tables.items():
             record = first | collect_environment(threads=0)
             record["notebook"], record["finished"] = "workflow/ensemble.py", finished
-            record["parameters"] = parameters | {"fold": fold, "task": task}
-            record["networks"] = [p.stem for p in find_networks(fold, out / "models")]
+            networks = [p.stem for p in find_networks(fold, out / "models")]
+            record["networks"] = networks
+            changes = {"fold": fold, "task": task}
+            changes["description"] = f"mean of {len(networks)} networks"
+            record["parameters"] = parameters | changes
             record["seconds"] = round(sum(r["seconds"] for r in trained), 1)
             save_fold(out / "joint" / task / f"fold-{fold}", table, fold, record)
         log_fold(tables, fold, record)
