@@ -14,9 +14,7 @@ from samples import write_patients
 
 from braintumor import cli
 from braintumor.core.files import ROOT
-from braintumor.data import prepared
 from braintumor.data.labels import LABELS
-from braintumor.data.preprocessing import PERCENTILES
 from braintumor.inference import predictor, report
 from braintumor.inference.formats import read_image
 
@@ -100,15 +98,6 @@ def test_data_phantom_is_exported_as_png(tmp_path, capsys):
     n_slices = len(list(out.rglob("*.png")))
     assert len(list(phantom.glob("[0-9]*.mat"))) == n_slices
     assert f"wrote {n_slices} slices" in capsys.readouterr().out
-
-
-def test_data_prepare_makes_what_notebooks_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepared, "ROOT", tmp_path)
-    data = str(write_patients(tmp_path / "set"))
-    for options, percentiles in (([], PERCENTILES), (["--minmax"], (0, 100))):
-        assert cli.main(["data", "prepare", data, "--size", "16", *options]) == 0
-        folder = prepared.cache_dir(data, 16, percentiles)
-        assert prepared.open_prepared(folder).images.shape == (30, 16, 16)
 
 
 @pytest.mark.parametrize(

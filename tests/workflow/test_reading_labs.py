@@ -88,7 +88,7 @@ def test_own_run_is_evaluated_with_and_without_a_history(
 
 
 def test_published_run_is_evaluated_but_its_scores_are_not_saved(execute):
-    given = {"run": f"{PUBLISHED}/full", "n_bootstrap": 20}
+    given = {"run": f"{PUBLISHED}/first-edition", "n_bootstrap": 20}
     assert "0.948" in execute("05_evaluate", **given)[1]
     with pytest.raises(PapermillExecutionError, match="save_scores"):
         execute("05_evaluate", save_scores=True, **given)
