@@ -111,10 +111,11 @@ def score_protocols():
         scores[f"original CNN, {title}", protocol] = score_with_ci(
             table, accuracy, groups=families
         )
-    for run, protocol in (("full", "official"), ("full-family", "family")):
+    runs = ("ours", "full", "official"), ("first edition", "full-family", "family")
+    for network, run, protocol in runs:
         published = json.loads((PUBLISHED / run / "scores.json").read_text())
         published = published["classify"]
-        name = f"ours, {PROTOCOLS[protocol]}"
+        name = f"{network}, {PROTOCOLS[protocol]}"
         scores[name, protocol] = published["accuracy by slice"]
         if protocol == "official":
             single = published["single-source balanced accuracy by slice"]
