@@ -13,11 +13,9 @@ from datetime import UTC, datetime
 
 import keras
 import numpy as np
+from compare_editions import fit_probe
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from braintumor.core.files import ROOT, atomic_write, write_json
 from braintumor.data.folder import find_slices, map_slices, read_slice
@@ -104,9 +102,7 @@ def probe_sources(index, features, rows):
     for fold in FOLDS:
         is_test = (index["fold"] == fold).to_numpy()
         train, test = rows & ~is_test, rows & is_test
-        probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000)
-        model = make_pipeline(StandardScaler(), probe)
-        model.fit(features[train], is_mr[train])
+        model = fit_probe(features[train], is_mr[train])
         outputs[test] = model.predict_proba(features[test])[:, 1]
     return outputs
 

