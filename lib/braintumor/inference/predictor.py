@@ -143,8 +143,8 @@ class Predictor:
         threshold = masks.threshold_by_expected_dice
         maps = merge_views(outputs["maps"])
         mean_mask = threshold(maps.mean(axis=0), maps.shape[1])
-        own_masks = [threshold(m, len(m)) for m in maps]
-        agreement = np.mean([masks.compute_dice(mean_mask, m) for m in own_masks])
+        network_masks = [threshold(m, len(m)) for m in maps]
+        agreement = np.mean([masks.compute_dice(mean_mask, m) for m in network_masks])
         fold = load_held_out_folds().get(image.patient) if image.patient else None
         is_trained = [fold not in (None, held_out_fold(n)) for n in self.names]
         return Prediction(
@@ -155,13 +155,13 @@ class Predictor:
             mask=image.crop_to_image(threshold(outputs["mask"], size)),
             gradcam=gradcam / max(gradcam.max(), 1e-9),
             mask_agreement=round(float(agreement), 4) if len(maps) > 1 else None,
-            ood_scores=self._score_ood(outputs, maps, own_masks),
+            ood_scores=self._score_ood(outputs, maps, network_masks),
             n_models_trained_on_patient=sum(is_trained),
         )
 
-    def _score_ood(self, outputs, maps, own_masks):
+    def _score_ood(self, outputs, maps, network_masks):
         thumbnail = make_thumbnails(outputs["crop"])
-        dice = map(masks.expected_dice, maps, own_masks)
+        dice = map(masks.expected_dice, maps, network_masks)
         inputs = zip(self.references, outputs["features"][0], dice, strict=True)
         scores = [compute_ood_scores(*row, thumbnail) for row in inputs]
         scores = np.mean(scores, axis=0).round(3).tolist()
@@ -224,6 +224,9 @@ def load_ood_reference(network_path):
     with file_errors(path, RESTORE):
         with np.load(path, allow_pickle=False) as file:
             reference = dict(file)
-        is_own, got = str(reference["network"]) == sha256(network_path), "another file"
-        require(is_own, f"SHA-256 of {network_path.name}", got, "its own", RESTORE)
+        is_match, got = (
+            str(reference["network"]) == sha256(network_path),
+            "another file",
+        )
+        require(is_match, f"SHA-256 of {network_path.name}", got, "its own", RESTORE)
         return reference
