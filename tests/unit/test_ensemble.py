@@ -59,7 +59,7 @@ def test_each_fold_is_predicted_by_the_networks_that_held_it_out(
     for name in names:
         network.set_weights(weights[name])
         predict = partial(network.predict, verbose=0)
-        outputs.append(predict_views(predict, x, 32, zooms=(1.0,))["classify"])
+        outputs.append(predict_views(predict, x, 32)["classify"])
     files = prepared.index["file"].iloc[rows]
     probabilities = table.set_index("file").loc[files, PROBABILITY_COLUMNS]
     assert np.allclose(probabilities, np.mean(outputs, axis=(0, 2)), atol=1e-5)

@@ -74,17 +74,19 @@ def test_views_are_the_crop_and_its_mirror_image(network, slices):
     assert np.allclose(outputs["mask"], np.mean(masks, axis=0), atol=1e-5)
 
 
-def test_mask_of_whole_slices_is_in_the_head_at_each_zoom(network, slices):
+def test_class_and_mask_of_whole_slices_are_predicted_at_each_zoom(network, slices):
     outputs = predict_views(predict(network), slices[..., 0], 64)
     assert outputs["mask"].shape == (2, 128, 128)
     assert outputs["mask"][0, 120:, 120:].max() == 0  # outside of the head
     assert outputs["mask"][0, 40:80, 50:100].min() > 0.1
-    zooms = [
+    smaller, larger = (
         predict_views(predict(network), slices[..., 0], 64, zooms=(1.0, zoom))
         for zoom in (0.8, 1.2)
-    ]
-    assert not np.allclose(zooms[0]["mask"], zooms[1]["mask"], atol=1e-3)
-    assert np.array_equal(zooms[0]["classify"], outputs["classify"])
+    )
+    assert not np.allclose(smaller["mask"], larger["mask"], atol=1e-3)
+    assert outputs["classify"].shape == (2, 6, 3)
+    assert np.array_equal(smaller["classify"][:, 2:], outputs["classify"][:, :2])
+    assert np.array_equal(larger["classify"], outputs["classify"][:, 2:])
 
 
 def test_float16_weights_are_computed_in_float32(slices):

@@ -220,7 +220,7 @@ const predictor = (() => {
     }
     const first = 2 * zooms.indexOf(1); // the crop of the head, then its mirror image
     const ofHead = (name, output) => output[name].slice(first, first + 2);
-    const byView = outputs.flatMap((output) => ofHead("classify", output)).map((view) => [...view]);
+    const byView = outputs.flatMap((output) => output.classify).map((view) => [...view]);
     const probabilities = meanOfMaps(byView);
     const label = argmax(probabilities);
     const variances = probabilities.map((mean, n) => sum(byView.map((view) => (view[n] - mean) ** 2)) / byView.length);

@@ -31,7 +31,7 @@ class Prediction:
 
     image: InputImage
     networks: tuple[str, ...]  # their names
-    probabilities: np.ndarray  # (3,), mean over networks and views: slice, mirror image
+    probabilities: np.ndarray  # (3,), mean over networks and views
     probability_std: np.ndarray  # (3,), over networks and views
     mask: np.ndarray  # (rows, columns) of the image, bool
     gradcam: np.ndarray  # of the predicted class, like the mask, maximum 1

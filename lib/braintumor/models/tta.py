@@ -8,22 +8,23 @@ ZOOMS = (0.8, 1.0, 1.2)  # side of the crop, relative to the head's box
 
 
 def predict_views(network, images, crop_size, crop=True, zooms=ZOOMS):
-    """Predict the head in slices (n, side, side) in [0, 1], and its mirror image.
+    """Predict crops of several sizes, and mirror images, of slices (n, side, side).
 
     Parameters
     ----------
     network : callable, maps crops (n, crop_size, crop_size, 1) to a dict of arrays
     crop : bool, whether to crop the head; otherwise the whole slice is resized
-    zooms : tuple, sides of the crops for the mask relative to the head's, 1 among them
+    zooms : tuple, sides of the crops relative to the head's, 1 among them
 
     Returns
     -------
-    dict : "mask" (n, side, side), the mean of "segment" over zooms and views, if the
-        network has it; "box" (n, 3) and "crop" (n, crop_size, crop_size) of the head;
-        and the network's outputs for that crop (n, 2, ...), second its mirror image
+    dict : "classify" (n, n_views, ...), for each crop and its mirror image; "mask" (n,
+        side, side), the mean of "segment" over them; "box" (n, 3) and "crop" (n,
+        crop_size, crop_size) of the head; other outputs for that crop and its mirror
+        image (n, 2, ...)
     """
     box = head_crop.head_box(images) if crop else head_crop.full_box(images)
-    outputs, masks = {}, []
+    outputs, classes, masks = {}, [], []
     for zoom in zooms:
         zoomed = head_crop.scale_box(box, zoom)
         crops = head_crop.crop_and_resize(images, zoomed, crop_size)
@@ -31,8 +32,14 @@ def predict_views(network, images, crop_size, crop=True, zooms=ZOOMS):
         if zoom == 1:
             outputs = {name: np.stack([v[name] for v in views], 1) for name in views[0]}
             outputs |= {"box": box, "crop": crops}
+        if "classify" in views[0]:
+            classes += [view["classify"] for view in views]
         if "segment" in views[0]:
             first, mirrored = (view["segment"][..., 0] for view in views)
             mean = (first + mirrored[:, :, ::-1]) / 2
             masks.append(head_crop.paste_back(mean, zoomed, images.shape[1]))
-    return outputs | ({"mask": np.mean(masks, axis=0)} if masks else {})
+    if classes:
+        outputs["classify"] = np.stack(classes, axis=1)
+    if masks:
+        outputs["mask"] = np.mean(masks, axis=0)
+    return outputs
