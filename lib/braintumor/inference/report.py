@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageColor
-from scipy.ndimage import binary_erosion, find_objects
+from scipy.ndimage import binary_erosion
 
 from braintumor.core.errors import DatasetError
 from braintumor.core.files import ROOT, atomic_write
@@ -73,21 +73,14 @@ def to_dict(prediction):
         "probability_std": std[prediction.label - 1],
         "area_pixels": int(mask.sum()),
         "area_mm2": round(float(mask.sum() * np.prod(spacing)), 1) if spacing else None,
-        "box": find_box(mask),  # top, left, bottom, right
+        # top, left, bottom, right; None if the mask is empty
+        "box": Image.fromarray(mask.T).getbbox(),
         "mask_agreement": prediction.mask_agreement,
         "ood_scores": prediction.ood_scores,
         "warnings": prediction.warnings,
         "networks": list(prediction.networks),
         "true_class": LABELS.get(image.label),
     }
-
-
-def find_box(mask):
-    """Return top, left, bottom and right of a mask, or None if it is empty."""
-    if not mask.any():
-        return None
-    rows, columns = find_objects(mask.astype(int))[0]
-    return rows.start, columns.start, rows.stop, columns.stop
 
 
 def format_row(result):
