@@ -5,8 +5,6 @@ import io
 import logging
 import os
 import re
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -132,28 +130,21 @@ def unique_stems(paths):
 def write_notebook_report(notebook, parameters, path):
     """Execute a notebook and write its outputs as one HTML file, without a network.
 
-    Raises
-    ------
-    DatasetError
-        If a cell fails: with its message.
+    A cell that fails raises DatasetError with its message.
     """
     import nbconvert
-    import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    with TemporaryDirectory() as folder:
-        executed = Path(folder) / "report.ipynb"
-        options = {"cwd": str(ROOT), "extra_arguments": ["--log-level=CRITICAL"]}
-        try:
-            papermill.execute_notebook(notebook, executed, parameters, **options)
-        except papermill.PapermillExecutionError as error:
-            raise DatasetError(error.evalue) from None
-        except DeadKernelError:
-            problem = "the kernel died, often for lack of memory. Give fewer images."
-            raise DatasetError(f"{notebook.name}: {problem}") from None
-        page = nbformat.read(executed, 4)
+    options = {"cwd": str(ROOT), "extra_arguments": ["--log-level=CRITICAL"]}
+    try:
+        page = papermill.execute_notebook(notebook, None, parameters, **options)
+    except papermill.PapermillExecutionError as error:
+        raise DatasetError(error.evalue) from None
+    except DeadKernelError:
+        problem = "the kernel died, often for lack of memory. Give fewer images."
+        raise DatasetError(f"{notebook.name}: {problem}") from None
     for cell in page.cells:
         cell.source = re.sub(r"^\([\w-]+\)=\n+", "", cell.source)  # labels of MyST
         if "remove-output" in cell.metadata.get("tags", []):
