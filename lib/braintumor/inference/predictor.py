@@ -72,17 +72,7 @@ def held_out_fold(name):
 
 
 def find_networks(fold=None, directory="models"):
-    """List published networks, those that held out a fold or all.
-
-    Parameters
-    ----------
-    fold : int or None
-    directory : str or Path of the ONNX files
-
-    Returns
-    -------
-    tuple of Path, sorted
-    """
+    """List published networks, those that held out a fold or all: sorted paths."""
     paths = sorted((ROOT / directory).glob("without-*.onnx"))
     paths = tuple(p for p in paths if fold in (None, held_out_fold(p.stem)))
     require(paths, directory, "no network", "without-FOLD.onnx", RESTORE)
@@ -221,12 +211,9 @@ def load_network(path):
 def load_ood_reference(network_path):
     """Load the OOD reference beside a network, which must be its own: a dict."""
     path = network_path.with_suffix(".npz")
-    with file_errors(path, RESTORE):
-        with np.load(path, allow_pickle=False) as file:
-            reference = dict(file)
-        is_match, got = (
-            str(reference["network"]) == sha256(network_path),
-            "another file",
-        )
-        require(is_match, f"SHA-256 of {network_path.name}", got, "its own", RESTORE)
+    with file_errors(path, RESTORE), np.load(path, allow_pickle=False) as file:
+        reference = dict(file)
+        is_match = str(reference["network"]) == sha256(network_path)
+        what, got = f"SHA-256 of {network_path.name}", "another file"
+        require(is_match, what, got, "its own", RESTORE)
         return reference
