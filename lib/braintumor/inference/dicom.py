@@ -54,19 +54,15 @@ def read_dicom(path, slice_number=None):
 
 def _check_file_meta(content):
     """Refuse what pydicom would read or inflate without an end."""
-    read_preamble(content, force=True)
-
-    def is_after(tag, *_):
-        return tag.group != 2 or content.tell() > MAX_META_BYTES
-
-    meta = read_dataset(content, False, True, stop_when=is_after)
-    is_ended = content.tell() <= MAX_META_BYTES and content.read(2) != b"\0\0"
+    head = io.BytesIO(content[:MAX_META_BYTES])
+    read_preamble(head, force=True)
+    meta = read_dataset(head, False, True, stop_when=lambda tag, *_: tag.group != 2)
+    is_ended = head.tell() < MAX_META_BYTES and head.read(2) != b"\0\0"
     expected, remedy = "an image after it", "Export it again"
     require(is_ended, "DICOM file meta", "other attributes", expected, remedy)
     deflated, what = uid.DeflatedExplicitVRLittleEndian, "transfer syntax"
     is_other = meta.get("TransferSyntaxUID") != deflated
     require(is_other, what, deflated.name, "another one", NOT_COMPRESSED)
-    content.seek(0)
 
 
 def _read_attributes(content):
