@@ -35,9 +35,8 @@ def read_dicom(path, slice_number=None):
         _check_file_meta(content)
         dataset, notes = _read_attributes(content), []
     if "TransferSyntaxUID" not in dataset.file_meta:  # no preamble: not compressed
-        is_implicit, is_little = dataset.original_encoding
+        _, is_little = dataset.original_encoding
         syntax = uid.ExplicitVRLittleEndian if is_little else uid.ExplicitVRBigEndian
-        syntax = uid.ImplicitVRLittleEndian if is_implicit else syntax
         dataset.file_meta.TransferSyntaxUID = syntax
     _check_object(dataset, notes)
     _check_pixels(dataset)
@@ -129,10 +128,8 @@ def _count_frames(dataset, notes):
         fragments = pydicom.encaps.generate_fragments(buffer)
         n_frames = sum(fragment.startswith(starts) for fragment in fragments)
     else:
-        is_422 = dataset.PhotometricInterpretation == "YBR_FULL_422"
-        n_values = dataset.Rows * dataset.Columns
-        n_values *= 2 if is_422 else dataset.SamplesPerPixel
-        n_bytes = n_values * dataset.BitsAllocated // 8
+        dataset.NumberOfFrames = 1
+        n_bytes = pydicom.pixels.utils.get_expected_length(dataset)
         n_frames = len(content) // n_bytes
         rest = content[n_frames * n_bytes :].strip(b"\0")  # zeros are usual
         if n_frames and len(rest) > 1:
