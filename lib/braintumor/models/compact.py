@@ -3,23 +3,16 @@
 import keras
 from keras import layers
 
-from braintumor.models.original import N_CLASSES, check_size
+from braintumor.models.original import N_CLASSES
 
 
 def build_compact(image_size=64):
-    """Build a small classifier.
-
-    Global max pooling leaves about 290,000 parameters at any input size.
-
-    Parameters
-    ----------
-    image_size : int, 64 or more
+    """Build a small classifier, of about 290,000 parameters at any input size.
 
     Returns
     -------
     keras.Model, uncompiled : (batch, side, side, 1) in [0, 1] to softmax (batch, 3)
     """
-    check_size(image_size)
     model = keras.Sequential(name="compact")
     model.add(layers.Input((image_size, image_size, 1)))
     for step, n_convolutions in enumerate((1, 2, 2, 2)):

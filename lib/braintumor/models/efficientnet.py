@@ -17,7 +17,7 @@ def encode(image):
 
     The blocks of 1/32 of the size are left out: a head of 128 pixels would have 4.
     """
-    x, features = _relu6(convolve(image, 32, strides=2)), []
+    x, features = layers.ReLU(6.0)(convolve(image, 32, strides=2)), []
     for number, kernel_size, strides, expansion, filters in BLOCKS:
         if strides == 2:
             features.append(x)
@@ -37,13 +37,8 @@ def _block(x, kernel_size, strides, expansion, filters):
     """Expand the channels, convolve each by itself, and project them."""
     y = x
     if expansion > 1:
-        y = _relu6(convolve(y, expansion * x.shape[-1], 1))
-    settings = {"padding": "same", "use_bias": False}
-    y = layers.DepthwiseConv2D(kernel_size, strides, **settings)(y)
-    y = _relu6(layers.BatchNormalization(momentum=0.97)(y))
-    y = convolve(y, filters, 1)
+        y = layers.ReLU(6.0)(convolve(y, expansion * x.shape[-1], 1))
+    y = layers.DepthwiseConv2D(kernel_size, strides, "same", use_bias=False)(y)
+    y = layers.BatchNormalization(momentum=0.97)(y)
+    y = convolve(layers.ReLU(6.0)(y), filters, 1)
     return layers.Add()([x, y]) if y.shape == x.shape else y
-
-
-def _relu6(x):
-    return layers.ReLU(6.0)(x)

@@ -70,14 +70,8 @@ def _resample(images, first, scale, size):
 def crop_head(images, masks, crop_size):
     """Crop prepared slices and masks to the head.
 
-    Parameters
-    ----------
-    images, masks : uint8 arrays (n, side, side)
-    crop_size : int, pixels per side of the crops
-
-    Returns
-    -------
-    images, masks : uint8 arrays (n, crop_size, crop_size)
+    `images` and `masks` are uint8 (n, side, side), and so are the crops, with a side
+    of `crop_size` pixels.
     """
     image_size = images.shape[1]
     if crop_size % 16 or not 0 < crop_size <= image_size:

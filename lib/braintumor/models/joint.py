@@ -27,7 +27,7 @@ def build_joint(
     air_threshold : float, below which the input counts as 0
     encoder : "residual" (He et al. 2016) or "efficientnet", see `efficientnet.encode`
     """
-    check_size(image_size, 16, multiple_of=16)
+    check_size(image_size)
     image = layers.Input((image_size, image_size, 1))
     # without the noise of air, which tells scanners apart
     visible = layers.ReLU(threshold=air_threshold)(image) if air_threshold else image

@@ -7,21 +7,17 @@ N_CLASSES = 3
 
 
 def build_cnn(image_size=512, channels=1, last_block="leaky_relu"):
-    """Build the original study's classifier.
-
-    It has 5,275,875 parameters at 512 x 512 x 1.
+    """Build the original study's classifier: 5,275,875 parameters at 512 x 512 x 1.
 
     Parameters
     ----------
-    image_size : int, pixels per side of the input, which is in [0, 1]
-    channels : int, of the input
+    image_size, channels : int, of the input, which is in [0, 1]
     last_block : "leaky_relu" or "relu", the activation of the third block
 
     Returns
     -------
     keras.Model, uncompiled, with softmax output (batch, 3)
     """
-    check_size(image_size)
     if last_block not in ("leaky_relu", "relu"):
         raise ValueError(f"last_block: got {last_block}, expected leaky_relu or relu.")
     l2, weak_l2 = regularizers.L2(0.01), regularizers.L2(1e-4)
@@ -45,32 +41,29 @@ def build_cnn(image_size=512, channels=1, last_block="leaky_relu"):
     return model
 
 
-def build_unet(image_size=512, filters=16, dropout=0.0):
+def build_unet(image_size=512, filters=16):
     """Build the original study's U-Net; it pads, unlike Ronneberger et al. (2015).
 
     Parameters
     ----------
-    image_size : int, pixels per side of the input, which is in [0, 1]
+    image_size : int, a multiple of 16; the input is in [0, 1]
     filters : int, of the first step; doubled at each of four steps down
-    dropout : float, after each pooling and concatenation
 
     Returns
     -------
     keras.Model, uncompiled, with sigmoid output (batch, side, side, 1)
     """
-    check_size(image_size, multiple_of=16)
+    check_size(image_size)
     x = image = layers.Input((image_size, image_size, 1))
     skips = []
     for step in range(4):
         x = _convolve_twice(x, filters * 2**step)
         skips.append(x)
         x = layers.MaxPooling2D(2)(x)
-        x = layers.Dropout(dropout)(x) if dropout else x
     x = _convolve_twice(x, filters * 16)
     for step in reversed(range(4)):
         x = layers.Conv2DTranspose(filters * 2**step, 2, strides=2)(x)
         x = layers.Concatenate()([skips[step], x])
-        x = layers.Dropout(dropout)(x) if dropout else x
         x = _convolve_twice(x, filters * 2**step)
     return keras.Model(image, layers.Conv2D(1, 1, activation="sigmoid")(x), name="unet")
 
@@ -87,9 +80,7 @@ def bce_dice_loss(y_true, y_pred):
     return losses.BinaryCrossentropy()(y_true, y_pred) + losses.Dice()(y_true, y_pred)
 
 
-def check_size(image_size, smallest=64, multiple_of=1):
-    """Raise ValueError if a network cannot take slices of this size."""
-    if image_size < smallest or image_size % multiple_of:
-        rule = f", a multiple of {multiple_of}" if multiple_of > 1 else ""
-        expected = f"{smallest} or more{rule}"
-        raise ValueError(f"image_size: got {image_size}, expected {expected}.")
+def check_size(image_size):
+    """Raise ValueError if a network cannot halve slices of this size four times."""
+    if image_size < 16 or image_size % 16:
+        raise ValueError(f"image_size: got {image_size}, expected a multiple of 16.")
