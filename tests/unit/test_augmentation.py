@@ -3,8 +3,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from braintumor.training.augmentation import random_affine, sample_affine
-from braintumor.training.intensity import random_intensity
+from braintumor.training.augmentation import (
+    random_affine,
+    random_intensity,
+    sample_affine,
+)
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 

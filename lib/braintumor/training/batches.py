@@ -7,18 +7,11 @@ import keras
 import numpy as np
 
 from braintumor.data.preprocessing import to_network_input
-from braintumor.training.augmentation import random_affine
-from braintumor.training.intensity import random_intensity
+from braintumor.training.augmentation import random_affine, random_intensity
 
 
 def training_batches(
-    images,
-    targets,
-    batch_size,
-    seed,
-    augmentation=None,
-    first_epoch=0,
-    intensity=False,
+    images, targets, batch_size, seed, augmentation=None, first_epoch=0, intensity=False
 ):
     """Yield batches (x, y) without end.
 
@@ -29,7 +22,6 @@ def training_batches(
     ----------
     images : uint8 array (n, side, side)
     targets : labels (n,) from 0, masks (n, side, side), or a dict of both
-    batch_size, seed : int
     augmentation : dict of settings of `random_affine`, or None
     first_epoch : int, the number of finished epochs
     intensity : bool, whether to change contrast, resolution and noise at random
@@ -41,8 +33,7 @@ def training_batches(
     """
     n = len(images)
     for epoch in itertools.count(first_epoch):
-        rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(n)
+        order = np.random.default_rng([seed, epoch]).permutation(n)
         for step in range(steps_per_epoch(n, batch_size)):
             rows = order[step * batch_size : (step + 1) * batch_size]
             x, y = to_network_input(images[rows]), format_targets(targets, rows)
