@@ -7,19 +7,13 @@ import time
 import keras
 import pandas as pd
 
-from braintumor.core.errors import ParameterError
 from braintumor.core.files import atomic_write
 
 
 def configure_backend(seed, threads=0):
     """Seed all random states and make operations deterministic, before any network.
 
-    Same seed, threads and processor: same bytes.
-
-    Parameters
-    ----------
-    seed : int
-    threads : int, of TensorFlow; 0: one per core
+    Same seed, threads (of the backend; 0: one per core) and processor: same bytes.
     """
     backend = keras.config.backend()
     if backend == "tensorflow":
@@ -56,12 +50,9 @@ def fit(
     directory : Path of the checkpoints and history.csv
     batches : callable(epoch), returns an endless generator of (x, y)
     steps : int, batches per epoch
-    validation_data : (x, y)
     monitor : str, lowest in the best epoch, or highest if it is an accuracy
     plateau : dict, settings of Keras' ReduceLROnPlateau
     """
-    if epochs < 1:
-        raise ParameterError(f"epochs: got {epochs}, expected 1 or more.")
     directory.mkdir(parents=True, exist_ok=True)
     checkpoint = EpochCheckpoint(directory, monitor)
     n_done, callbacks = len(checkpoint.history), []
@@ -118,24 +109,24 @@ class EpochCheckpoint(keras.callbacks.Callback):
                     keras.utils.set_random_seed(seed + epoch)
 
     def on_epoch_end(self, epoch, logs=None):
-        seconds = time.perf_counter() - self.started
-        row = {"epoch": epoch + 1, **logs, "seconds": round(seconds, 2)}
+        seconds, done = time.perf_counter() - self.started, epoch + 1
+        row = {"epoch": done, **logs, "seconds": round(seconds, 2)}
         for name in ("loss", self.monitor):
             if not math.isfinite(row[name]):
-                problem = f"got {row[name]} in epoch {epoch + 1}, expected finite loss"
+                problem = f"got {row[name]} in epoch {done}, expected finite loss"
                 raise FloatingPointError(f"{name}: {problem}. Lower learning_rate.")
-        with atomic_write(self.path(epoch + 1)) as path:
+        with atomic_write(self.path(done)) as path:
             self.model.save_weights(path)
         score = self.sign * row[self.monitor]
         if all(score < self.sign * past[self.monitor] for past in self.history):
             with atomic_write(self.directory / "best.weights.h5") as path:
-                shutil.copyfile(self.path(epoch + 1), path)
+                shutil.copyfile(self.path(done), path)
         self.history.append(row)
         with atomic_write(self.directory / "history.csv") as path:
             pd.DataFrame(self.history).to_csv(path, index=False)
         self.path(epoch).unlink(missing_ok=True)
         values = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
-        n_epochs, done = self.params["epochs"], epoch + 1
+        n_epochs = self.params["epochs"]
         left = f"{seconds * (n_epochs - done) / 60:.1f} min left"
         print(f"epoch {done:3}/{n_epochs}  {values}  {left}", flush=True)
 
