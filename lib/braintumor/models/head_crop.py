@@ -17,18 +17,13 @@ def head_box(images):
     block = size // BLOCKS
     means = images.reshape(-1, BLOCKS, block, BLOCKS, block).mean(axis=(2, 4))
     bright = means > BRIGHT
-    left, right = _find_extent(bright.sum(axis=1) >= 2, block)
-    top, bottom = _find_extent(bright.sum(axis=2) >= 2, block)
-    side = np.minimum(np.maximum(right - left, bottom - top) + size // 32, size)
-    left = np.clip((left + right - side) / 2, 0, size - side)
-    top = np.clip((top + bottom - side) / 2, 0, size - side)
-    return np.stack([left, top, side], axis=1).astype(np.float32)
-
-
-def _find_extent(is_head, block):
-    """Find the start and end of the true blocks per row (n, blocks), in pixels."""
-    last = is_head.shape[1] - is_head[:, ::-1].argmax(axis=1)
-    return is_head.argmax(axis=1) * block, last * block
+    # (n, blocks, 2): columns and rows
+    is_head = np.stack([bright.sum(axis=1), bright.sum(axis=2)], axis=2) >= 2
+    start = is_head.argmax(axis=1) * block
+    end = size - is_head[:, ::-1].argmax(axis=1) * block
+    side = np.minimum((end - start).max(axis=1, keepdims=True) + size // 32, size)
+    corner = np.clip((start + end - side) / 2, 0, size - side)
+    return np.hstack([corner, side]).astype(np.float32)
 
 
 def full_box(images):
