@@ -8,17 +8,9 @@ from braintumor.evaluation.metrics import mean_of
 
 
 def bootstrap_weights(groups, n_bootstrap=2000, seed=0):
-    """Count each row in resamples of whole groups.
+    """Count each row in resamples of whole groups: float32 (n_bootstrap, n_rows).
 
-    Parameters
-    ----------
-    groups : array-like (n_rows,), such as the patient of each slice
-    n_bootstrap : int, number of resamples
-    seed : int
-
-    Returns
-    -------
-    float32 array (n_bootstrap, n_rows)
+    `groups` is an array (n_rows,), such as the patient of each slice.
     """
     if n_bootstrap < 1:
         raise ParameterError(f"n_bootstrap: got {n_bootstrap}, expected 1 or more.")

@@ -1,4 +1,7 @@
-"""Masks from probability maps, and their overlap with others."""
+"""Masks from probability maps, and their overlap with others.
+
+Maps are float (side, side), masks bool (image_size, image_size).
+"""
 
 import numpy as np
 from PIL import Image
@@ -10,19 +13,10 @@ def threshold_at_half(probability, image_size):
 
 
 def threshold_by_expected_dice(probability, image_size):
-    """Threshold a probability map where the expected Dice is greatest.
+    """Resize a map linearly and threshold it where the expected Dice is greatest.
 
     To first order (Dai and Li 2023), the expected Dice of the k most probable pixels is
     2 * sum(their probabilities) / (k + sum(all)). The mask is empty only if all are 0.
-
-    Parameters
-    ----------
-    probability : float array (side, side)
-    image_size : int, pixels per side of the mask, to which the map is resized
-
-    Returns
-    -------
-    bool array (image_size, image_size)
     """
     resized = resize_map(probability, image_size)
     ordered = np.sort(resized, axis=None)[::-1]

@@ -45,8 +45,7 @@ def score_masks(prepared, rows, maps, threshold=threshold_at_half):
 
     Parameters
     ----------
-    prepared : PreparedData
-    rows : (n,) int, positions in `prepared.index`
+    rows : (n,) int, positions in the index of the PreparedData
     maps : (n, side, side) float, probabilities
     threshold : callable(map, image_size), returns the mask at that size
     """

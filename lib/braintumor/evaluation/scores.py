@@ -68,8 +68,7 @@ def load_predictions(run, task, folds=FOLDS):
 
     Raises
     ------
-    DatasetError
-        If no fold is finished, or folds are of different runs.
+    DatasetError : no fold is finished, or folds are of different runs
     """
     folder = ROOT / run / task
     paths = [folder / f"fold-{fold}" for fold in sorted(folds)]
@@ -101,10 +100,6 @@ def load_fold_tables(run, task, records, name):
 def fit_temperatures(validation):
     """Fit a temperature to the validation log loss of each fold (Guo et al. 2017).
 
-    Parameters
-    ----------
-    validation : DataFrame with fold, y_true and the probabilities, a row per slice
-
     Returns
     -------
     Series of float, 0.25 to 4, by fold
@@ -120,18 +115,12 @@ def fit_temperatures(validation):
 
 
 def score_with_ci(table, metric, n_bootstrap=2000, groups="pid"):
-    """Compute a metric and its 95% interval by bootstrap.
+    """Compute a metric and its 95% interval: value, low and high, at six digits.
 
     Parameters
     ----------
-    table : DataFrame, a row per slice
     metric : function of a table and bootstrap weights, see ``evaluation.metrics``
-    n_bootstrap : int, number of resamples
     groups : str or array, which column or values stay together in a resample
-
-    Returns
-    -------
-    dict of value, low and high, at six digits
     """
     low, high = bootstrap_interval(table, metric, groups, n_bootstrap)
     scores = {"value": metric(table), "low": low, "high": high}
@@ -167,22 +156,12 @@ def summary_metrics(tables):
 
 
 def paired_difference(table, other, metric, n_bootstrap=2000, cluster=str):
-    """Score metric(table) - metric(other) with paired resamples.
+    """Compute metric(table) - metric(other) like `score_with_ci`, in paired resamples.
 
     Parameters
     ----------
-    table, other : DataFrame, predictions for the same slices
-    metric, n_bootstrap : see `score_with_ci`
+    table, other : DataFrame, predictions for the same slices, else a DatasetError
     cluster : function of a pid, the group that a resample keeps together
-
-    Returns
-    -------
-    dict of value, low and high
-
-    Raises
-    ------
-    DatasetError
-        If the slices differ.
     """
     got = f"{len(table)} and {len(other)} different slices"
     is_same = sorted(table["file"]) == sorted(other["file"])
