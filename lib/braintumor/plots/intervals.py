@@ -11,10 +11,8 @@ SERIES_COLORS = ("#0072B2", "#D55E00", "#009E73", "#56B4E9", "#E69F00", "#CC79A7
 def plot_intervals(table, reference=None):
     """Plot scores with intervals: a panel per score, a row per group, colors by series.
 
-    Parameters
-    ----------
-    table : DataFrame, with score, group, series, value, low and high
-    reference : float, the place of a vertical line
+    The columns of `table` are score, group, series, value, low and high; `reference` is
+    the place of a vertical line.
     """
     number = table.groupby(["score", "group"]).cumcount()
     step = 0.6 / (number.max() + 1)

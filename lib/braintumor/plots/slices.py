@@ -7,15 +7,15 @@ import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
-from braintumor.data.labels import LABELS
+from braintumor.data.labels import LABELS, MASK_COLOR
 from braintumor.evaluation.masks import compute_dice
-from braintumor.plots import style
-from braintumor.plots.style import captioned
+from braintumor.plots.style import MAX_WIDTH, TEXT_WIDTH, captioned
 
+YELLOW = "#F0E442"
 DIFFERENCE_COLORS = {
-    "true positive": style.TRUE_POSITIVE,
-    "false positive": style.FALSE_POSITIVE,
-    "false negative": style.FALSE_NEGATIVE,
+    "true positive": MASK_COLOR,
+    "false positive": YELLOW,
+    "false negative": "#D55E00",
 }
 
 
@@ -25,10 +25,7 @@ def plot_slice_grid(images, titles, masks=None, columns=4, borders=None):
 
     Parameters
     ----------
-    images : sequence of arrays (side, side)
-    titles : sequence of str
-    masks : sequence of arrays (side, side), or None
-    columns : int, of the grid
+    images, masks : sequences of arrays (side, side); masks may be None
     borders : sequence of arrays (points, 2), x and y in pixels, or None
     """
     figure, axes = _plot_images(images, titles, columns)
@@ -37,9 +34,9 @@ def plot_slice_grid(images, titles, masks=None, columns=4, borders=None):
         message = f"Slices: {len(images)}, tumors outlined in yellow."
     for n, ax in enumerate(axes):
         if masks is not None and np.any(masks[n]):
-            ax.contour(masks[n], [0.5], colors=style.FALSE_POSITIVE, linewidths=0.8)
+            ax.contour(masks[n], [0.5], colors=YELLOW, linewidths=0.8)
         if borders is not None:
-            ax.fill(*borders[n].T, fill=False, ec=style.FALSE_POSITIVE, lw=0.8)
+            ax.fill(*borders[n].T, fill=False, ec=YELLOW, lw=0.8)
     return figure, message, f"{message} {'; '.join(filter(None, titles))}"
 
 
@@ -47,12 +44,7 @@ def plot_slice_grid(images, titles, masks=None, columns=4, borders=None):
 def plot_mask_differences(images, y_true, y_pred, titles, columns=4):
     """Plot predicted over true masks; overlap and errors have different colors.
 
-    Parameters
-    ----------
-    images : sequence of arrays (side, side)
-    y_true, y_pred : sequences of masks (side, side)
-    titles : sequence of str
-    columns : int, of the grid
+    `images`, `y_true` and `y_pred` are sequences of arrays (side, side).
     """
     figure, axes = _plot_images(images, titles, columns)
     pairs = [np.array(pair, bool) for pair in zip(y_true, y_pred, strict=True)]
@@ -78,7 +70,7 @@ def plot_outlines(outlines, images=None, columns=4):
         f"{LABELS[o['y_true']]}\nDice {o['dice']:.2f}, slice {o['file']}"
         for o in outlines
     ]
-    figure, axes = _plot_images(images, titles, columns, style.TEXT_WIDTH)
+    figure, axes = _plot_images(images, titles, columns, TEXT_WIDTH)
     lines = {"head": "0.6", "true": "#0072B2", "predicted": "#D55E00"}
     for ax, image, outline in zip(axes, images, outlines, strict=True):
         scale = len(image) / outline["side"]
@@ -100,7 +92,7 @@ def plot_outlines(outlines, images=None, columns=4):
     return figure, caption, f"Borders of tumors: {'; '.join(titles)}."
 
 
-def _plot_images(images, titles, columns, width=style.MAX_WIDTH):
+def _plot_images(images, titles, columns, width=MAX_WIDTH):
     """Plot a grid of at most `width` inches; returns the figure and the axes in use."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)

@@ -12,10 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from braintumor.core.templates import render
-from braintumor.data.labels import MASK_COLOR
 
 PROTOCOL_COLORS = {"slice": "#D55E00", "official": "#0072B2", "family": "#009E73"}
-TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = MASK_COLOR, "#F0E442", "#D55E00"
 MAX_WIDTH = 9  # inches; a wider figure shrinks on the page until titles are unreadable
 TEXT_WIDTH = 6.8  # inches; a figure as wide as the text is shown at its full size
 
