@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from braintumor.core.errors import ParameterError
 from braintumor.evaluation.metrics import mean_of
 
 
@@ -12,8 +11,6 @@ def bootstrap_weights(groups, n_bootstrap=2000, seed=0):
 
     `groups` is an array (n_rows,), such as the patient of each slice.
     """
-    if n_bootstrap < 1:
-        raise ParameterError(f"n_bootstrap: got {n_bootstrap}, expected 1 or more.")
     codes, names = pd.factorize(np.asarray(groups), sort=True)
     size = (n_bootstrap, len(names))
     samples = np.random.default_rng(seed).integers(len(names), size=size)

@@ -59,7 +59,6 @@ def load_predictions(run, task, folds=FOLDS):
     ----------
     run : str, a folder such as "results/published/full"
     task : "classify" or "segment"
-    folds : iterable of int
 
     Returns
     -------
