@@ -119,7 +119,8 @@ def test_file_in_place_of_a_folder_is_one_line(tmp_path, capsys, command):
 
 
 BAD_NUMBERS = ["app --port 99999", "app --port 0", "app --port http"]
-BAD_NUMBERS += ["data phantom x --patients -1", "data prepare phantom --size 0"]
+BAD_NUMBERS += [f"data phantom x --{o}" for o in ("patients 14", "size 62", "seed -1")]
+BAD_NUMBERS += ["data prepare phantom --size 0"]
 
 
 @pytest.mark.parametrize("command", BAD_NUMBERS)

@@ -8,7 +8,7 @@ CLASS_COLORS = {
 }
 MASK_COLOR = "#56B4E9"
 PLANES = ("axial", "coronal", "sagittal", "unknown")
-PHANTOM_VERSION = 4  # raise it whenever the same seed gives other bytes
+PHANTOM_VERSION = 5  # raise it whenever the same seed gives other bytes
 DATA_KINDS = {
     "phantom": "synthetic phantom, no real images",
     "figshare": "figshare dataset 1512427 (Jun Cheng, CC BY 4.0), original int16 files",

@@ -1,6 +1,5 @@
 """A synthetic dataset in figshare's file layout: analytic heads with a tumor."""
 
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,9 +10,7 @@ from scipy.spatial.transform import Rotation
 from skimage.draw import polygon2mask
 from skimage.filters import gaussian
 from skimage.measure import approximate_polygon, find_contours
-from skimage.transform import resize
 
-from braintumor.core.errors import ParameterError
 from braintumor.core.files import atomic_directory, write_json
 from braintumor.data.figshare import write_cvind, write_mat
 from braintumor.data.folder import map_slices
@@ -45,7 +42,7 @@ class Tumor:
             self.center = rng.normal(sella, 0.12) * head.scale
             return
         sites = rng.uniform((-6, -8, -0.5), (6, 8, 7), (999, 3)).T
-        depths = -head.lobes(head.normalize(sites)).min(0)
+        depths = -head.brain_distance(sites)
         is_valid = (depths > depth[0]) & (depths < depth[1]) & (np.abs(sites[0]) > 1)
         self.center = sites[:, np.argmax(is_valid)]
 
@@ -53,37 +50,36 @@ class Tumor:
         """Return the approximate distance (n,) in cm of points from the surface."""
         away = points - np.float32(self.center)[:, None]
         # noise over directions keeps a ragged tumor in one piece
-        direction = away / (np.sqrt((away * away).sum(0)) + 1e-3)
+        direction = away / (np.linalg.norm(away, axis=0) + 1e-3)
         rough = self.radii.mean() * self.roughness * head.noise(direction, 1.6)
         distance = ellipsoid(away, np.zeros(3), self.radii) - rough
         if self.label == PITUITARY:
             return distance
         # a glioma stays in the brain, a meningioma has a broad base on the dura
         margin = 0.1 if self.label == GLIOMA else -0.15
-        return np.maximum(distance, head.lobes(head.normalize(points)).min(0) + margin)
+        return np.maximum(distance, head.brain_distance(points) + margin)
 
-    def paint(self, canvas, distance):
-        """Paint the tumor and its edema; `distance` (n,) is from its surface."""
-        texture = canvas.texture
-        extent = np.maximum(self.edema * (1 + 0.5 * texture), 0.1)
-        edema = np.clip(1.5 - 1.5 * distance / extent, 0, 1) * (canvas.brain < -0.3)
-        canvas.image *= 1 - 0.3 * edema
-        canvas.paint(distance, self.intensity * (1 + 0.05 * texture))
+    def layers(self, head, points):
+        """Yield edema, tumor and core as distance (n,) and intensity."""
+        texture, distance = head.noise(points, 2.2), self.signed_distance(head, points)
+        if self.edema:
+            extent = self.edema * (0.6 + 0.4 * texture)
+            yield np.maximum(distance - extent, head.brain_distance(points) + 0.3), 0.68
+        yield distance, self.intensity * (1 + 0.05 * texture)
         if self.label == GLIOMA:  # its core is dead
             rim = 0.6 * np.clip(1 + 0.5 * texture, 0.4, 1.6)  # cm
-            canvas.paint(distance + rim, 0.45 + 0.25 * texture)
+            yield distance + rim, 0.45 + 0.25 * texture
 
 
-def _acquire(image, plane, scanner, rng, size):
+def _acquire(image, plane, scanner, rng):
     """Return int16 (size, size); `scanner` generates the settings of all slices."""
-    blur = scanner.uniform(0.3, 0.7) * plane.size / 256
-    image = gaussian(np.maximum(image, 0), blur) ** scanner.uniform(0.85, 1.15)
+    blur, gamma = scanner.uniform((0.3, 0.85), (0.7, 1.15))
+    image = gaussian(np.maximum(image, 0), blur * plane.size / 256) ** gamma
     points = plane.points()
     bias = np.exp(scanner.normal(0, 0.015, 3) @ points)
     bias *= np.clip(1.1 + (points[2] + 9) * 0.2, 0.1, 1)  # weak below the head
     noise = rng.normal(0, scanner.uniform(0.02, 0.06), (2, *image.shape))
     image = np.hypot(image * bias.reshape(image.shape) + noise[0], noise[1])
-    image = resize(image, (size, size), order=1, mode="edge", anti_aliasing=False)
     return np.rint(scanner.uniform(350, 1100) * image).astype(np.int16)
 
 
@@ -97,7 +93,6 @@ def _sample_cohort(n_patients, seed):
     cohort["pid"] = rng.choice(range(90000, 120000), n_patients, False).astype(str)
     cohort["n_slices"] = rng.integers(9, 12, n_patients, endpoint=True)
     cohort["first_file"] = cohort.n_slices.cumsum() - cohort.n_slices + 1
-    cohort["n_half_size"] = 3 * (index % 15 == 14)
     gliomas = index[labels == GLIOMA]
     for pair in range(min(3, len(gliomas) // 5)):  # one person, two identifiers
         first, second = gliomas[2 * pair : 2 * pair + 2]
@@ -106,24 +101,21 @@ def _sample_cohort(n_patients, seed):
     return cohort
 
 
-def _trace_border(distance, size):
+def _trace_border(distance):
     """Return the longest contour, float64 (points, 2) x y from 1, and its mask."""
     contour = max(find_contours(distance, 0), key=len)
-    contour = (contour + 0.5) * size / len(distance) - 0.5
-    tolerance = 0.6 * max(size / 512, 0.3)  # pixels, as if clicked by hand
+    tolerance = 0.6 * max(len(distance) / 512, 0.3)  # pixels, as if clicked by hand
     contour = np.round(approximate_polygon(contour, tolerance)[:-1], 2)
-    return contour[:, ::-1] + 1, polygon2mask((size, size), contour)
+    return contour[:, ::-1] + 1, polygon2mask(distance.shape, contour)
 
 
-def _sample_offsets(view, head, tumor, n_slices):
-    """Return offsets in cm of parallel planes that show enough of the tumor."""
-    min_area = max(0.2, 12 * (view.fov / view.size) ** 2)  # cm2, 12 pixels
-    offsets = np.linspace(-1.5, 1.5, 41) * tumor.radii.max()
-    views = [replace(view, size=48).move(offset) for offset in offsets]
-    masks = [tumor.signed_distance(head, view.points()) < 0 for view in views]
-    visible = offsets[np.mean(masks, 1) * view.fov**2 >= min_area]
-    chosen = np.linspace(0.15, 0.85, n_slices) * (len(visible) - 1)
-    return visible[chosen.round().astype(int)]
+def _sample_planes(view, head, tumor, n_slices, rng):
+    """Return planes parallel to `view` that cross the tumor, evenly in its volume."""
+    away = rng.uniform(-1.5, 1.5, (3, 4000)) * tumor.radii.max()
+    points = away + tumor.center[:, None]
+    heights = np.cross(*view.axes) @ away[:, tumor.signed_distance(head, points) < 0]
+    offsets = np.quantile(heights, np.linspace(0.1, 0.9, n_slices))
+    return [view.move(offset) for offset in offsets]
 
 
 def _write_patient(patient, directory, seed, size):
@@ -135,43 +127,34 @@ def _write_patient(patient, directory, seed, size):
     if patient.anatomy != patient.Index:
         tumor.radii *= 1.15  # a later scan of the same person
     rotation = Rotation.from_euler("xyz", rng.normal(0, 4, 3), degrees=True)
-    fov, shift = rng.uniform(23.5, 26), rng.normal(0, 0.4, 3)  # cm
+    field = rng.uniform(23.5, 26), size // 2 if patient.Index % 15 == 14 else size
     files = np.arange(patient.n_slices) + patient.first_file
-    planes, rows = rng.permutation(list(PLANE_AXES))[:2], []
-    for plane, part in zip(planes, np.array_split(files, 2), strict=True):
-        view = SlicePlane.through(tumor.center, plane, fov, size, rotation, shift)
-        offsets = _sample_offsets(view, head, tumor, len(part))
-        for file, offset in zip(part, offsets, strict=True):
-            is_half_size = file < patient.first_file + patient.n_half_size
-            side = size // 2 if is_half_size else size
-            # scanners are no finer than 256 samples
-            sampled = replace(view.move(offset), size=max(side // 2, min(side, 256)))
-            image, distance = head.render(sampled, tumor)
+    names, rows = rng.permutation(list(PLANE_AXES))[:2], []
+    for name, part in zip(names, np.array_split(files, 2), strict=True):
+        view = SlicePlane.through(tumor.center, name, *field, rotation)
+        planes = _sample_planes(view, head, tumor, len(part), rng)
+        for file, plane in zip(part, planes, strict=True):
+            image, distance = head.render(plane, tumor)
             distance -= rng.normal(0.02, 0.04)  # manual outlines vary
-            border, mask = _trace_border(distance, side)
+            border, mask = _trace_border(distance)
             scanner = np.random.default_rng([seed, 3, patient.Index])
-            image = _acquire(image, sampled, scanner, rng, side)
+            image = _acquire(image, plane, scanner, rng)
             path = directory / f"{file}.mat"
             write_mat(path, image, mask, patient.label, patient.pid, border)
-            rows.append((file, plane))
+            rows.append((file, name))
     return rows
 
 
-def write_phantom(
-    directory, n_patients=60, seed=0, size=256, progress=True, n_jobs=None
-):
-    """Write a phantom dataset; the same seed gives the same bytes for any `n_jobs`."""
+def write_phantom(directory, n_patients=60, seed=0, size=256, progress=True, n_jobs=-1):
+    """Write a phantom dataset; the same seed gives the same bytes for any `n_jobs`.
+
+    It has 15 patients or more, of `size` pixels per side or, every 15th, of half.
+    """
     directory = Path(directory)
-    limits = {"n_patients": (n_patients, 15, 2000), "seed": (seed, 0, 2**63)}
-    for name, (value, low, high) in (limits | {"size": (size, 64, 1024)}).items():
-        if type(value) is not int or not low <= value <= high:
-            expected = f"a whole number from {low} to {high}"
-            raise ParameterError(f"{name}: got {value!r}, expected {expected}.")
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"{directory}: got files in it, expected a new folder.")
     cohort = _sample_cohort(n_patients, seed)
     patients = list(cohort.itertuples())
-    n_jobs = n_jobs or (1 if size <= 128 else -1)
     with atomic_directory(directory) as temporary:
         write = partial(_write_patient, directory=temporary, seed=seed, size=size)
         rows = map_slices(write, patients, n_jobs, "phantom", progress)

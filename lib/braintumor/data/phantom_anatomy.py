@@ -5,60 +5,57 @@ crown. Bodies are mirrored ellipsoids; their signed distances are negative insid
 """
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 PLANE_AXES = {  # two directions on the screen, right and down, and the field's center
     "axial": ((1, 0, 0), (0, -1, 0), (0, 0.3, 0)),
     "coronal": ((1, 0, 0), (0, 0, -1), (0, 0, -1.9)),
     "sagittal": ((0, -1, 0), (0, 0, -1), (0, 0.8, -1.9)),
 }
-TISSUE = dict(air=0.03, bone=0.14, csf=0.36, eye=0.4, muscle=0.8, white=1.0, deep=0.92)
-TISSUE |= dict(vessel=1.8, orbit=1.9, fat=2.6)
+BODIES = Path(__file__).with_name("phantom_anatomy.csv")
+AIR, BONE, FLUID, MUSCLE, WHITE_MATTER, VESSEL, FAT = 0.03, 0.14, 0.36, 0.8, 1, 1.8, 2.6
 
 
 def ellipsoid(points, center, radii):
     """Return the approximate signed distance (n,) in cm, exact for spheres."""
     center, radii = np.float32(center)[:, None], np.float32(radii)[:, None]
-    q = (points - center) / radii
-    k = np.sqrt((q * q).sum(0))
-    q /= radii
-    return k * (k - 1) / (np.sqrt((q * q).sum(0)) + 1e-6)
+    scaled = (points - center) / radii
+    norm = np.linalg.norm(scaled, axis=0)
+    return norm * (norm - 1) / (np.linalg.norm(scaled / radii, axis=0) + 1e-6)
 
 
 @dataclass
 class SlicePlane:
-    """A square of `fov` cm along two unit vectors, sampled at size x size points."""
+    """A square of `fov` cm around `center`, sampled at size x size points."""
 
     center: np.ndarray
-    right: np.ndarray
-    down: np.ndarray
+    axes: np.ndarray  # (2, 3), unit vectors to the right and down
     fov: float
     size: int
 
     @classmethod
-    def through(cls, point, plane, fov, size, rotation=None, shift=0):
-        """Return a plane of PLANE_AXES through `point`, tilted and shifted (in cm)."""
-        right, down, center = np.array(PLANE_AXES[plane], float)
-        if rotation is not None:
-            right, down = rotation.apply([right, down])
-        view = cls(center + shift, right, down, fov, size)
-        return view.move((point - view.center) @ np.cross(right, down))
+    def through(cls, point, plane, fov, size, rotation=None):
+        """Return a plane of PLANE_AXES through `point`, tilted by `rotation`."""
+        *axes, center = np.array(PLANE_AXES[plane], float)
+        axes = (rotation or Rotation.identity()).apply(axes)
+        view = cls(center, axes, fov, size)
+        return view.move((point - center) @ np.cross(*axes))
 
     def move(self, offset):
         """Return the parallel plane `offset` cm further along the normal."""
-        normal = np.cross(self.right, self.down)
-        return replace(self, center=self.center + offset * normal)
+        return replace(self, center=self.center + offset * np.cross(*self.axes))
 
     def points(self):
         """Return the positions in cm, row by row, float32 (3, size * size)."""
         steps = ((np.arange(self.size) + 0.5) / self.size - 0.5) * self.fov
-        rows = self.center[:, None] + self.down[:, None] * steps
-        points = rows[:, :, None] + self.right[:, None, None] * steps
-        return points.reshape(3, -1).astype(np.float32)
+        steps = np.reshape(np.meshgrid(steps, steps), (2, -1))
+        return (self.center[:, None] + self.axes.T @ steps).astype(np.float32)
 
 
 class Head:
@@ -73,16 +70,12 @@ class Head:
         self.gray = rng.uniform(0.7, 0.86)
         self.scalp = rng.uniform(0.35, 0.7)
         self.phases = rng.uniform(0, 2 * np.pi, (3, 1)).astype(np.float32)
-        ventricles = rng.uniform(0.75, 1.4)
-        self.bodies = {"skin": [], "brain": [], "face": [], "deep": []}
-        table = pd.read_csv(Path(__file__).with_name("phantom_anatomy.csv"))
-        for group, tissue, *shape, _ in table.itertuples(index=False):
-            center, radii = np.split(np.array(shape), 2)
+        self.bodies = {}  # per group an array of intensity, center and radii
+        for group, table in pd.read_csv(BODIES).groupby("group", sort=False):
+            bodies = table.drop(columns=["group", "structure"]).to_numpy()
             if group in ("face", "deep"):
-                radii *= rng.uniform(0.88, 1.12, 3)
-            if tissue == "csf":
-                radii *= ventricles
-            self.bodies[group].append((TISSUE[tissue], center, radii))
+                bodies[:, 4:] *= rng.uniform(0.88, 1.12, (len(bodies), 3))
+            self.bodies[group] = bodies
 
     def noise(self, points, wavelength):
         """Return a smooth random field (n,), mean 0, standard deviation 1."""
@@ -96,84 +89,70 @@ class Head:
         return (points + 0.17 * waves) / np.float32(self.scale)[:, None]
 
     def distances(self, group, points):
-        """Return the distances of normalized points from the bodies of a group."""
+        """Return distances (n_bodies, n) of normalized points from a group's bodies."""
         mirrored = np.concatenate([np.abs(points[:1]), points[1:]])
-        return [ellipsoid(mirrored, *shape) for _, *shape in self.bodies[group]]
+        bodies = self.bodies[group]
+        return np.stack([ellipsoid(mirrored, b[1:4], b[4:]) for b in bodies])
 
     def lobes(self, points):
         """Return distances (5, n): cerebrum, temporal lobe, cerebellum, stem, cord."""
-        lobes = np.stack(self.distances("brain", points))
+        lobes = self.distances("brain", points)
         lobes[0] = np.maximum(lobes[0], -1.7 - 0.12 * points[1] - points[2])  # is flat
         return lobes
 
+    def brain_distance(self, points):
+        """Return the distance (n,) in cm of points from the brain."""
+        return self.lobes(self.normalize(points)).min(0)
+
     def render(self, plane, tumor):
         """Return image and distance from the tumor (mask < 0), float32 (size, size)."""
-        canvas = Canvas(self, plane)
-        canvas.paint_skull()
-        canvas.paint_brain()
-        distance = tumor.signed_distance(self, plane.points())
-        tumor.paint(canvas, distance)
-        shape = (plane.size, plane.size)
-        return canvas.image.reshape(shape), distance.reshape(shape)
+        points, shape = plane.points(), (plane.size, plane.size)
+        image = np.full(plane.size**2, AIR, np.float32)
+        distance = tumor.signed_distance(self, points)
+        layers = chain(self.layers(self.normalize(points)), tumor.layers(self, points))
+        for body, intensity in layers:  # at an edge a pixel takes the share inside
+            share = np.clip(0.5 - body * plane.size / plane.fov, 0, 1)
+            image += share * (intensity - image)
+        return image.reshape(shape), distance.reshape(shape)
 
-
-class Canvas:
-    """The image of a head on a plane, painted from the outside in."""
-
-    def __init__(self, head, plane):
-        self.head, self.spacing = head, plane.fov / plane.size
-        self.points = head.normalize(plane.points())
-        self.lobes = head.lobes(self.points)
-        self.brain = self.lobes.min(0)
-        self.texture = head.noise(self.points, 2.2)
-        self.image = np.full_like(self.brain, TISSUE["air"])
-
-    def paint(self, distance, intensity):
-        """Cover a body; at its edge a pixel takes the share that lies inside."""
-        share = np.clip(0.5 - distance / self.spacing, 0, 1)
-        self.image += share * (intensity - self.image)
-
-    def _paint_bodies(self, group, limit):
-        """Paint ellipsoids as far as they lie within the body of distance `limit`."""
-        distances = self.head.distances(group, self.points)
-        for distance, body in zip(distances, self.head.bodies[group], strict=True):
-            self.paint(np.maximum(distance, limit), body[0])
-
-    def paint_skull(self):
-        """Paint scalp, muscles, bone, fluid and the organs of the face."""
-        parts = np.stack(self.head.distances("skin", self.points))
-        skin = -0.4 * np.logaddexp.reduce(parts / -0.4)  # union with filled creases
-        self.paint(skin, TISSUE["fat"])
-        below = skin + self.head.scalp
-        self.paint(below, TISSUE["muscle"] + 0.4 * np.clip(self.texture, -0.8, 1.5))
-        self.paint(np.maximum(self.brain - 0.7, below), TISSUE["bone"])
-        self.paint(self.brain - 0.2, 0.8 * TISSUE["csf"])
-        self._paint_bodies("face", skin + 0.3)
-
-    def paint_brain(self):
-        """Paint brain tissue, fissures, ventricles, dura and the sagittal sinus."""
-        x, y, z = self.points
-        cerebrum, _, cerebellum = self.lobes[:3]
-        self.paint(self.brain, self._brain_tissue())
-        self.paint(np.maximum(np.abs(cerebellum) - 0.1, cerebrum), TISSUE["csf"])
-        self._paint_bodies("deep", self.brain)
+    def layers(self, points):
+        """Yield the tissues from the outside in, as distance (n,) and intensity."""
+        x, y, z = points
+        texture, lobes = self.noise(points, 2.2), self.lobes(points)
+        cerebrum, _, cerebellum, *stem_and_cord = lobes
+        brain = lobes.min(0)
+        skin = self.distances("skin", points)
+        skin = -0.4 * np.logaddexp.reduce(skin / -0.4)  # union with filled creases
+        below = skin + self.scalp
+        yield skin, FAT
+        yield below, MUSCLE + 0.4 * np.clip(texture, -0.8, 1.5)
+        yield np.maximum(brain - 0.7, below), BONE
+        yield brain - 0.2, 0.8 * FLUID
+        yield from self._organs("face", points, skin + 0.3)
+        yield brain, self._brain_tissue(points, texture, -brain)
+        yield np.minimum(*stem_and_cord), 0.97
+        yield np.maximum(np.abs(cerebellum) - 0.1, cerebrum), FLUID
+        yield from self._organs("deep", points, brain)
         depth = np.hypot(0.62 * (y + 0.3), z - 0.3)
-        fissure = np.maximum(np.abs(x) - self.head.sulci, 3.3 - depth)
-        self.paint(np.maximum(fissure, cerebrum), TISSUE["csf"])
-        dura = np.maximum(np.abs(self.brain - 0.1) - 0.04, -z - 1)
-        self.paint(dura, 0.8 + 0.3 * self.texture)
-        sinus = np.hypot(x, self.brain - 0.05) - 0.022 * (9 - y)  # wider to the back
-        self.paint(np.maximum(sinus, -z), TISSUE["vessel"])
+        fissure = np.maximum(np.abs(x) - self.sulci, 3.3 - depth)
+        yield np.maximum(fissure, cerebrum), FLUID
+        dura = np.abs(brain - 0.1) - 0.04
+        yield np.maximum(dura, -z - 1), 0.8 + 0.3 * texture
+        sinus = np.hypot(x, brain - 0.05) - 0.022 * (9 - y)  # wider to the back
+        yield np.maximum(sinus, -z), VESSEL
 
-    def _brain_tissue(self):
+    def _organs(self, group, points, limit):
+        """Yield a group's bodies as far as they lie within the distance `limit`."""
+        distances = np.maximum(self.distances(group, points), limit)
+        return zip(distances, self.bodies[group][:, 0], strict=True)
+
+    def _brain_tissue(self, points, texture, depth):
         """Return the intensities of gray and white matter and of sulci."""
-        gray, depth = self.head.gray, -self.brain
-        sulcus = 0.48 * np.abs(self.head.noise(self.points, 3.0))  # distance, roughly
-        reach = 1.6 + 0.4 * self.texture - depth  # of the sulci below this point
+        sulcus = 0.48 * np.abs(self.noise(points, 3.0))  # distance, roughly
+        reach = 1.6 + 0.4 * texture - depth  # of the sulci below this point
         white = np.minimum(sulcus + np.maximum(-reach, 0), depth)
         white = np.clip((white - 0.2) / 0.2, 0, 1)
-        tissue = gray + (TISSUE["white"] - gray) * white
-        fluid = np.clip((self.head.sulci - sulcus) / 0.07 + 0.5, 0, 1)
+        tissue = self.gray + (WHITE_MATTER - self.gray) * white
+        fluid = np.clip((self.sulci - sulcus) / 0.07 + 0.5, 0, 1)
         fluid *= np.clip(reach, 0, 1)
-        tissue += 0.02 * self.texture + fluid * (TISSUE["csf"] - tissue)
-        return np.where(self.lobes[3:].min(0) < 0, 0.97, tissue)  # stem and cord
+        return tissue + 0.02 * texture + fluid * (FLUID - tissue)
