@@ -79,9 +79,8 @@ class Head:
 
     def noise(self, points, wavelength):
         """Return a smooth random field (n,), mean 0, standard deviation 1."""
-        position = points * np.float32(13.3 / wavelength)
-        options = dict(order=1, mode="grid-wrap", output=np.float32)
-        return ndimage.map_coordinates(self._noise_grid, position, **options)
+        grid, position = self._noise_grid, points * np.float32(13.3 / wavelength)
+        return ndimage.map_coordinates(grid, position, order=1, mode="grid-wrap")
 
     def normalize(self, points):
         """Map positions to those in the average head, without waves and scale."""
@@ -129,7 +128,12 @@ class Head:
         yield np.maximum(brain - 0.7, below), BONE
         yield brain - 0.2, 0.8 * FLUID
         yield from self._organs("face", points, skin + 0.3)
-        yield brain, self._brain_tissue(points, texture, -brain)
+        sulcus = 0.48 * np.abs(self.noise(points, 3.0))  # distance, roughly
+        below_sulci = -1.6 - 0.4 * texture - brain
+        cortex = np.minimum(sulcus + np.maximum(below_sulci, 0), -brain)
+        yield brain, self.gray
+        yield 0.3 - cortex, WHITE_MATTER + 0.02 * texture
+        yield np.maximum.reduce([sulcus - self.sulci, below_sulci, brain]), FLUID
         yield np.minimum(*stem_and_cord), 0.97
         yield np.maximum(np.abs(cerebellum) - 0.1, cerebrum), FLUID
         yield from self._organs("deep", points, brain)
@@ -145,14 +149,3 @@ class Head:
         """Yield a group's bodies as far as they lie within the distance `limit`."""
         distances = np.maximum(self.distances(group, points), limit)
         return zip(distances, self.bodies[group][:, 0], strict=True)
-
-    def _brain_tissue(self, points, texture, depth):
-        """Return the intensities of gray and white matter and of sulci."""
-        sulcus = 0.48 * np.abs(self.noise(points, 3.0))  # distance, roughly
-        reach = 1.6 + 0.4 * texture - depth  # of the sulci below this point
-        white = np.minimum(sulcus + np.maximum(-reach, 0), depth)
-        white = np.clip((white - 0.2) / 0.2, 0, 1)
-        tissue = self.gray + (WHITE_MATTER - self.gray) * white
-        fluid = np.clip((self.sulci - sulcus) / 0.07 + 0.5, 0, 1)
-        fluid *= np.clip(reach, 0, 1)
-        return tissue + 0.02 * texture + fluid * (FLUID - tissue)
