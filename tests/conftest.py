@@ -16,14 +16,14 @@ def pytest_collection_modifyitems(items):
 def phantom_folder(tmp_path_factory):
     """15 synthetic patients at 64 pixels (a few slices at 32); tests only read it."""
     folder = tmp_path_factory.mktemp("phantom") / "set"
-    return write_phantom(folder, n_patients=15, size=64, progress=False, n_jobs=1)
+    return write_phantom(folder, n_patients=15, size=64, n_jobs=1)
 
 
 @pytest.fixture(scope="session")
 def prepared(phantom_folder, tmp_path_factory):
     """The phantom, prepared at 64 pixels."""
     out = tmp_path_factory.mktemp("prepared") / "64"
-    return prepare_data(phantom_folder, out, 64, n_jobs=1, progress=False)
+    return prepare_data(phantom_folder, out, 64)
 
 
 @pytest.fixture(scope="session", autouse=True)

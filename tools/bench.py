@@ -72,7 +72,7 @@ def bench_preparation(directory):
     n_slices = len(find_slices(directory))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "prepared"
-        ours = lambda: prepare_data(directory, out, IMAGE_SIZE, progress=False)  # noqa: E731
+        ours = lambda: prepare_data(directory, out, IMAGE_SIZE)  # noqa: E731
         usual, ours = compare_medians([lambda: prepare_in_a_loop(directory), ours])
     what = f"prepare {n_slices:,} slices at {IMAGE_SIZE} pixels"
     return compare(what, "s", "h5py in one loop, one process", usual, ours)

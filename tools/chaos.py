@@ -146,7 +146,7 @@ def main(seed):
     rng, rows, n_stops = random.Random(seed), [], 0
     with tempfile.TemporaryDirectory() as folder:
         project = clone_project(Path(folder).resolve() / "project")
-        write_phantom(project.parent / "slices", 15, size=64, progress=False)
+        write_phantom(project.parent / "slices", 15, size=64)
         attempt = Attempt(project)
         attempt.process.wait()
         duration, expected = time.perf_counter() - attempt.started, read_tables(project)

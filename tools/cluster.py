@@ -80,7 +80,7 @@ def compare_tables(first, second):
 def main():
     slurm.install_slurm()
     folder = Path(tempfile.mkdtemp(prefix="braintumor-cluster-"))
-    write_phantom(folder / "slices", 15, size=64, progress=False)
+    write_phantom(folder / "slices", 15, size=64)
     cluster, machine = (clone_project(folder / name) for name in ("cluster", "machine"))
     minutes = {}
     with slurm.run_slurm(folder / "slurm"):

@@ -113,7 +113,7 @@ def main(data):
     index = prepared.index
     sources = {source.file: source for source in find_slices(resolve_data(data))}
     sources = [sources[file] for file in index["file"]]
-    found = list(map_slices(describe_background, sources, 2, "corners", True))
+    found = list(map_slices(describe_background, sources, "corners", 2))
     corners, is_free, blanked = (
         np.array(values) for values in zip(*found, strict=True)
     )

@@ -96,7 +96,7 @@ def stored(directory):
 
 
 def fetch(directory, server, files):
-    return download_figshare(directory, server.url, files, progress=False)
+    return download_figshare(directory, server.url, files)
 
 
 def test_second_call_fetches_only_lost_files(tmp_path, server, files):

@@ -21,10 +21,6 @@ from braintumor.data.folder import check_folder, export_png, find_slices, read_s
 from braintumor.data.labels import LABELS
 
 
-def check(folder):
-    return check_folder(folder, n_jobs=1, progress=False)
-
-
 def first_slice(folder):
     return read_slice(find_slices(folder)[0])
 
@@ -50,7 +46,7 @@ def test_folder_must_exist_and_hold_slices(tmp_path, name):
     (tmp_path / "empty/1-766.zip").touch()
     expected = "1-766.zip.*slices.csv" if name == "empty" else "expected a folder"
     with pytest.raises(DatasetError, match=f"{name}: .*{expected}"):
-        check(tmp_path / name)
+        check_folder(tmp_path / name)
 
 
 def test_links_are_followed_and_broken_links_reported(tmp_path):
@@ -62,12 +58,12 @@ def test_links_are_followed_and_broken_links_reported(tmp_path):
     for name, target in (targets | {"loop": "set", "cvind.mat": "none"}).items():
         (folder / name).symlink_to(tmp_path / target)
     assert [source.file for source in find_slices(folder)] == [1, 2, 3]
-    files = " ".join(file for file, _ in check(folder)["problems"])
+    files = " ".join(file for file, _ in check_folder(folder)["problems"])
     assert all(name in files for name in ("2.mat", "3.mat", "cvind.mat"))
 
 
 def test_check_counts_slices_and_lists_all_problems(phantom_folder, tmp_path):
-    report = check(phantom_folder)
+    report = check_folder(phantom_folder)
     assert sum(report["found"].values()) == len(find_slices(phantom_folder))
     assert list(report["found"]) == list(LABELS.values())
     assert report["missing"] == report["notes"] == report["problems"] == []
@@ -76,7 +72,7 @@ def test_check_counts_slices_and_lists_all_problems(phantom_folder, tmp_path):
     (tmp_path / "4.mat").write_bytes(b"half")
     write_sample(tmp_path / "7.mat", label=3, pid="P2")
     write_cvind(tmp_path / "cvind.mat", [1] * 8)
-    report = check(tmp_path)
+    report = check_folder(tmp_path)
     assert report["found"] == {"meningioma": 1, "glioma": 0, "pituitary tumor": 1}
     assert report["missing"] == [2, 5, 6, 8] and report["notes"] == []
     (file, problem), (other_file, _) = report["problems"]
@@ -86,10 +82,10 @@ def test_check_counts_slices_and_lists_all_problems(phantom_folder, tmp_path):
 
 def test_check_notes_that_cvind_is_missing_or_too_short(tmp_path):
     write_patients(tmp_path, cvind=False)
-    report = check(tmp_path)
+    report = check_folder(tmp_path)
     assert report["problems"] == [] and len(report["notes"]) == 1
     write_cvind(tmp_path / "cvind.mat", [1, 2])
-    ((file, _),) = check(tmp_path)["problems"]
+    ((file, _),) = check_folder(tmp_path)["problems"]
     assert file.endswith("cvind.mat")
 
 
@@ -103,7 +99,7 @@ def test_check_notes_that_cvind_is_missing_or_too_short(tmp_path):
     ],
 )
 def test_check_reports_folds_that_no_run_can_use(tmp_path, columns, expected):
-    ((place, problem),) = check(write_pairs(tmp_path, **columns))["problems"]
+    ((place, problem),) = check_folder(write_pairs(tmp_path, **columns))["problems"]
     assert place.startswith(str(tmp_path)) and expected in problem
 
 
@@ -120,7 +116,9 @@ def test_pair_is_upright_and_its_mask_is_turned_as_its_image(tmp_path):
     Image.fromarray((IMAGE // 8).astype(np.uint8)[:20]).save(tmp_path / "png/0.png")
     for mask, is_valid in ((MASK[:20], True), (MASK[:20].T, False)):
         Image.fromarray(mask).save(tmp_path / "png/0-mask.png")
-        problems = [problem.split(":")[0] for _, problem in check(tmp_path)["problems"]]
+        problems = [
+            problem.split(":")[0] for _, problem in check_folder(tmp_path)["problems"]
+        ]
         assert problems == ([] if is_valid else ["mask"])
 
 
@@ -161,14 +159,14 @@ BROKEN = {
 )
 def test_broken_row_is_named_with_its_field(broken_pairs, field, value):
     change_row(broken_pairs, 3, **{field: value})
-    ((source, problem),) = check(broken_pairs)["problems"]
+    ((source, problem),) = check_folder(broken_pairs)["problems"]
     assert source.endswith("slices.csv, row 3") and problem.startswith(f"{field}: ")
 
 
 def test_problem_of_many_rows_is_one(broken_pairs):
     for number in range(1, 6):
         change_row(broken_pairs, number, mask="png/gray.png")
-    ((place, problem),) = check(broken_pairs)["problems"]
+    ((place, problem),) = check_folder(broken_pairs)["problems"]
     assert "row 1 and 4 more (row 2," in place and "png/gray.png" in problem
 
 
@@ -201,7 +199,7 @@ def test_ignored_files_and_columns_are_noted(tmp_path):
     folder = write_pairs(tmp_path, age=40)
     (folder / "notes.xlsx").touch()
     (folder / ".DS_Store").touch()
-    notes = " ".join(check(folder)["notes"])
+    notes = " ".join(check_folder(folder)["notes"])
     assert "1 file (notes.xlsx)" in notes and "columns age" in notes
 
 
@@ -232,7 +230,7 @@ def test_export_has_the_names_and_intensities_of_the_original_study(tmp_path):
     write_sample(tmp_path / "set/30.mat", label=1, image=ramp)
     write_sample(tmp_path / "set/7.mat", label=3)
     out = tmp_path / "out"
-    assert export_png(tmp_path / "set", out, progress=False) == 2
+    assert export_png(tmp_path / "set", out) == 2
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
     assert names == ["1/30.matlabel=1.png", "3/7.matlabel=3.png"]
     with Image.open(out / names[0]) as png:

@@ -1,7 +1,6 @@
 """The phantom: plausible anatomy, patients in folds, the same bytes from a seed."""
 
 import csv
-import json
 from collections import defaultdict
 
 import numpy as np
@@ -34,14 +33,13 @@ def digests(folder):
 def test_bytes_depend_on_the_seed_and_not_on_n_jobs(phantom_folder, tmp_path):
     for seed, n_jobs in ((0, 2), (1, 1)):
         folder, settings = tmp_path / f"{seed}", dict(seed=seed, n_jobs=n_jobs)
-        write_phantom(folder, 15, size=SIZE, progress=False, **settings)
+        write_phantom(folder, 15, size=SIZE, **settings)
         n_same = len(digests(folder) & digests(phantom_folder))
         assert n_same == (len(digests(folder)) if seed == 0 else 0)
 
 
 def test_files_are_complete_and_patients_in_one_fold(phantom_folder, planes, slices):
-    info = json.loads((phantom_folder / "phantom.json").read_text())
-    assert info["slices"] == len(slices) == len(read_cvind(phantom_folder))
+    assert len(slices) == len(read_cvind(phantom_folder))
     assert list(planes) == list(range(1, len(slices) + 1))
     assert set(planes.values()) == {"axial", "coronal", "sagittal"}
     assert {len(image.image) for image in slices} == {SIZE, SIZE // 2}

@@ -26,9 +26,8 @@ from braintumor.data.prepared import (
 from braintumor.data.preprocessing import preprocess_slice, resize_mask
 
 
-def prepare(folder, out, image_size=16, **settings):
-    settings = {"n_jobs": 1, "progress": False} | settings
-    return prepare_data(folder, out, image_size, **settings)
+def prepare(folder, out, image_size=16):
+    return prepare_data(folder, out, image_size)
 
 
 def visible(folder):

@@ -39,9 +39,7 @@ FIGSHARE_FILES = [  # as figshare's record lists them; the server was not reache
 ]
 
 
-def download_figshare(
-    directory, base_url=FIGSHARE_URL, files=FIGSHARE_FILES, progress=True
-):
+def download_figshare(directory, base_url=FIGSHARE_URL, files=FIGSHARE_FILES):
     """Download what is missing of the .mat files; return the names of the downloads.
 
     Partial ones in `directory`/.download continue; a zip put there by hand is used.
@@ -52,19 +50,19 @@ def download_figshare(
     fetched = []
     for file in files:
         if not all((directory / name).is_file() for name in file.members):
-            _fetch(file, f"{base_url}/{file.path}", store, progress)
+            _fetch(file, f"{base_url}/{file.path}", store)
             _unpack(store / file.name, file.members)
             fetched.append(file.name)
     return fetched
 
 
-def _fetch(file, url, store, progress):
+def _fetch(file, url, store):
     def resume(url, output_file, server):
         part = store / f"{file.name}.part"
         with part.open("ab") as stream:
             if (start := stream.tell()) < file.size:
                 headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
-                pooch.HTTPDownloader(progress, headers=headers)(url, stream, server)
+                pooch.HTTPDownloader(True, headers=headers)(url, stream, server)
         os.replace(part, output_file)  # pooch checks the MD5, and retries from zero
 
     server = pooch.create(store, "", retry_if_failed=RETRIES)

@@ -29,7 +29,7 @@ OPTIONAL_COLUMNS = ["fold", "plane", "spacing_mm"]
 LABEL_CODES = {str(label): label for label in LABELS}
 LABEL_CODES |= {name: label for label, name in LABELS.items()} | {"pituitary": 3}
 
-MIN_PARALLEL = 64  # slices; for fewer, starting processes takes longer than reading
+MIN_PARALLEL = 200  # slices; for fewer, starting processes takes longer than reading
 
 
 @dataclass(frozen=True)
@@ -159,15 +159,15 @@ def check_mask(mask, name):
     require(share <= 0.5, name, got, "less than half", "Invert the mask")
 
 
-def map_slices(function, sources, n_jobs=None, description="", progress=True):
+def map_slices(function, sources, description, n_jobs=None):
     """Return an iterator of ``function(source)``, computed by `n_jobs` processes."""
     n_jobs = n_jobs or (-1 if len(sources) >= MIN_PARALLEL else 1)
     parallel = joblib.Parallel(n_jobs, return_as="generator")
     results = parallel(joblib.delayed(function)(source) for source in sources)
-    return tqdm(results, description, len(sources), disable=not progress)
+    return tqdm(results, description, len(sources))
 
 
-def check_folder(directory, n_jobs=None, progress=True):
+def check_folder(directory):
     """Check all slices of a folder, and whether they can be split into folds.
 
     Returns
@@ -177,7 +177,7 @@ def check_folder(directory, n_jobs=None, progress=True):
         (DataFrame of file, pid, label, fold, family; None if there are problems)
     """
     directory, sources = Path(os.path.abspath(directory)), find_slices(directory)
-    results = list(map_slices(_check_slice, sources, n_jobs, "checking", progress))
+    results = list(map_slices(_check_slice, sources, "checking"))
     problems = _group_problems([r for r in results if isinstance(r, DatasetError)])
     rows = [result for result in results if isinstance(result, tuple)]
     table = pd.DataFrame(rows, columns=["file", "pid", "label", "fold"])
@@ -268,10 +268,10 @@ def find_folds(directory, table):
     return folds, source
 
 
-def export_png(directory, out, progress=True):
+def export_png(directory, out):
     """Export slices as the original study did; return the number of files."""
     sources = find_slices(directory)
-    for source in tqdm(sources, "exporting", disable=not progress):
+    for source in tqdm(sources, "exporting"):
         item = read_slice(source)
         name = f"{item.label}/{item.file}.matlabel={item.label}.png"
         gray = preprocess_slice(item.image, len(item.image), (0, 100))

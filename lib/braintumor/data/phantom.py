@@ -145,7 +145,7 @@ def _write_patient(patient, directory, seed, size):
     return rows
 
 
-def write_phantom(directory, n_patients=60, seed=0, size=256, progress=True, n_jobs=-1):
+def write_phantom(directory, n_patients=60, seed=0, size=256, n_jobs=-1):
     """Write a phantom dataset; the same seed gives the same bytes for any `n_jobs`.
 
     It has 15 patients or more, of `size` pixels per side or, every 15th, of half.
@@ -154,14 +154,12 @@ def write_phantom(directory, n_patients=60, seed=0, size=256, progress=True, n_j
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"{directory}: got files in it, expected a new folder.")
     cohort = _sample_cohort(n_patients, seed)
-    patients = list(cohort.itertuples())
     with atomic_directory(directory) as temporary:
         write = partial(_write_patient, directory=temporary, seed=seed, size=size)
-        rows = map_slices(write, patients, n_jobs, "phantom", progress)
+        rows = map_slices(write, list(cohort.itertuples()), "phantom", n_jobs)
         planes = pd.DataFrame(chain(*rows), columns=["file", "plane"])
         planes.to_csv(temporary / "planes.csv", index=False, lineterminator="\n")
         write_cvind(temporary / "cvind.mat", cohort.fold.repeat(cohort.n_slices))
-        info = dict(kind="phantom", generator=PHANTOM_VERSION, seed=seed, size=size)
-        info |= dict(patients=n_patients, slices=len(planes))
+        info = dict(generator=PHANTOM_VERSION, seed=seed, size=size)
         write_json(temporary / "phantom.json", info)
     return directory

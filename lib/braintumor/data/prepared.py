@@ -58,9 +58,7 @@ class PreparedData:
         return bits.reshape(size, size).T.astype(bool)
 
 
-def prepare_data(
-    directory, out, image_size, percentiles=PERCENTILES, n_jobs=None, progress=True
-):
+def prepare_data(directory, out, image_size, percentiles=PERCENTILES):
     """Prepare all slices of a folder in `out`; the first broken slice raises."""
     directory, out = Path(directory), Path(out)
     if not 16 <= image_size <= MAX_SIDE:
@@ -70,7 +68,7 @@ def prepare_data(
     sources, rows = find_slices(directory), []
     shape = (len(sources), image_size, image_size)
     prepare = partial(_prepare_slice, image_size=image_size, percentiles=percentiles)
-    results = map_slices(prepare, sources, n_jobs, "preparing", progress)
+    results = map_slices(prepare, sources, "preparing")
     with atomic_directory(out) as folder:
         images = open_memmap(folder / "images.npy", "w+", np.uint8, shape)
         masks = open_memmap(folder / "masks.npy", "w+", np.uint8, shape)
