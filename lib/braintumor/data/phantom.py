@@ -15,7 +15,7 @@ from braintumor.core.files import atomic_directory, write_json
 from braintumor.data.figshare import write_cvind, write_mat
 from braintumor.data.folder import map_slices
 from braintumor.data.labels import PHANTOM_VERSION
-from braintumor.data.phantom_anatomy import PLANE_AXES, Head, SlicePlane, ellipsoid
+from braintumor.data.phantom_anatomy import PLANE_AXES, Head, ellipsoid, slice_points
 
 MENINGIOMA, GLIOMA, PITUITARY = CLASSES = 1, 2, 3
 SHARES = 0.35, 0.38, 0.27  # of the classes in figshare's patients
@@ -71,15 +71,14 @@ class Tumor:
             yield distance + rim, 0.45 + 0.25 * texture
 
 
-def _acquire(image, plane, scanner, rng):
+def _acquire(image, points, scanner, rng):
     """Return int16 (size, size); `scanner` generates the settings of all slices."""
     blur, gamma = scanner.uniform((0.3, 0.85), (0.7, 1.15))
-    image = gaussian(np.maximum(image, 0), blur * plane.size / 256) ** gamma
-    points = plane.points()
-    bias = np.exp(scanner.normal(0, 0.015, 3) @ points)
-    bias *= np.clip(1.1 + (points[2] + 9) * 0.2, 0.1, 1)  # weak below the head
+    image = gaussian(np.maximum(image, 0), blur * len(image) / 256) ** gamma
+    image *= np.exp(np.tensordot(scanner.normal(0, 0.015, 3), points, 1))  # bias
+    image *= np.clip(1.1 + (points[2] + 9) * 0.2, 0.1, 1)  # weak below the head
     noise = rng.normal(0, scanner.uniform(0.02, 0.06), (2, *image.shape))
-    image = np.hypot(image * bias.reshape(image.shape) + noise[0], noise[1])
+    image = np.hypot(image + noise[0], noise[1])
     return np.rint(scanner.uniform(350, 1100) * image).astype(np.int16)
 
 
@@ -109,13 +108,11 @@ def _trace_border(distance):
     return contour[:, ::-1] + 1, polygon2mask(distance.shape, contour)
 
 
-def _sample_planes(view, head, tumor, n_slices, rng):
-    """Return planes parallel to `view` that cross the tumor, evenly in its volume."""
+def _sample_offsets(normal, head, tumor, n_slices, rng):
+    """Return offsets in cm along `normal` of slices, evenly in the tumor's volume."""
     away = rng.uniform(-1.5, 1.5, (3, 4000)) * tumor.radii.max()
-    points = away + tumor.center[:, None]
-    heights = np.cross(*view.axes) @ away[:, tumor.signed_distance(head, points) < 0]
-    offsets = np.quantile(heights, np.linspace(0.1, 0.9, n_slices))
-    return [view.move(offset) for offset in offsets]
+    distance = tumor.signed_distance(head, away + tumor.center[:, None])
+    return np.quantile(normal @ away[:, distance < 0], np.linspace(0.1, 0.9, n_slices))
 
 
 def _write_patient(patient, directory, seed, size):
@@ -127,21 +124,22 @@ def _write_patient(patient, directory, seed, size):
     if patient.anatomy != patient.Index:
         tumor.radii *= 1.15  # a later scan of the same person
     rotation = Rotation.from_euler("xyz", rng.normal(0, 4, 3), degrees=True)
-    field = rng.uniform(23.5, 26), size // 2 if patient.Index % 15 == 14 else size
+    fov, side = rng.uniform(23.5, 26), size // 2 if patient.Index % 15 == 14 else size
     files = np.arange(patient.n_slices) + patient.first_file
-    names, rows = rng.permutation(list(PLANE_AXES))[:2], []
-    for name, part in zip(names, np.array_split(files, 2), strict=True):
-        view = SlicePlane.through(tumor.center, name, *field, rotation)
-        planes = _sample_planes(view, head, tumor, len(part), rng)
-        for file, plane in zip(part, planes, strict=True):
-            image, distance = head.render(plane, tumor)
+    planes, rows = rng.permutation(list(PLANE_AXES))[:2], []
+    for plane, part in zip(planes, np.array_split(files, 2), strict=True):
+        normal = rotation.apply(np.cross(*PLANE_AXES[plane][:2]))
+        offsets = _sample_offsets(normal, head, tumor, len(part), rng)
+        for file, offset in zip(part, offsets, strict=True):
+            points = slice_points(plane, tumor.center, fov, side, offset, rotation)
+            image, distance = head.render(points, tumor)
             distance -= rng.normal(0.02, 0.04)  # manual outlines vary
             border, mask = _trace_border(distance)
             scanner = np.random.default_rng([seed, 3, patient.Index])
-            image = _acquire(image, plane, scanner, rng)
+            image = _acquire(image, points, scanner, rng)
             path = directory / f"{file}.mat"
             write_mat(path, image, mask, patient.label, patient.pid, border)
-            rows.append((file, name))
+            rows.append((file, plane))
     return rows
 
 

@@ -4,7 +4,6 @@ Points are float32 (3, n) in cm: x to the right of the image, y to the nose, z t
 crown. Bodies are mirrored ellipsoids; their signed distances are negative inside.
 """
 
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -30,32 +29,18 @@ def ellipsoid(points, center, radii):
     return norm * (norm - 1) / (np.linalg.norm(scaled / radii, axis=0) + 1e-6)
 
 
-@dataclass
-class SlicePlane:
-    """A square of `fov` cm around `center`, sampled at size x size points."""
+def slice_points(plane, point, fov, size, offset=0, rotation=None):
+    """Return float32 (3, size, size), the positions of a slice of `fov` cm per side.
 
-    center: np.ndarray
-    axes: np.ndarray  # (2, 3), unit vectors to the right and down
-    fov: float
-    size: int
-
-    @classmethod
-    def through(cls, point, plane, fov, size, rotation=None):
-        """Return a plane of PLANE_AXES through `point`, tilted by `rotation`."""
-        *axes, center = np.array(PLANE_AXES[plane], float)
-        axes = (rotation or Rotation.identity()).apply(axes)
-        view = cls(center, axes, fov, size)
-        return view.move((point - center) @ np.cross(*axes))
-
-    def move(self, offset):
-        """Return the parallel plane `offset` cm further along the normal."""
-        return replace(self, center=self.center + offset * np.cross(*self.axes))
-
-    def points(self):
-        """Return the positions in cm, row by row, float32 (3, size * size)."""
-        steps = ((np.arange(self.size) + 0.5) / self.size - 0.5) * self.fov
-        steps = np.reshape(np.meshgrid(steps, steps), (2, -1))
-        return (self.center[:, None] + self.axes.T @ steps).astype(np.float32)
+    It is `offset` cm above `point`, on a plane of PLANE_AXES tilted by `rotation`.
+    """
+    *axes, center = np.array(PLANE_AXES[plane], float)
+    axes = (rotation or Rotation.identity()).apply(axes)
+    normal = np.cross(*axes)
+    center += ((point - center) @ normal + offset) * normal
+    steps = ((np.arange(size) + 0.5) / size - 0.5) * fov
+    points = np.tensordot(axes.T, np.meshgrid(steps, steps), 1)
+    return (center[:, None, None] + points).astype(np.float32)
 
 
 class Head:
@@ -103,14 +88,15 @@ class Head:
         """Return the distance (n,) in cm of points from the brain."""
         return self.lobes(self.normalize(points)).min(0)
 
-    def render(self, plane, tumor):
-        """Return image and distance from the tumor (mask < 0), float32 (size, size)."""
-        points, shape = plane.points(), (plane.size, plane.size)
-        image = np.full(plane.size**2, AIR, np.float32)
+    def render(self, points, tumor):
+        """Return a slice and its distances from the tumor (mask < 0), as float32."""
+        shape, spacing = points.shape[1:], np.linalg.norm(np.diff(points[:, 0, :2]))
+        points = points.reshape(3, -1)
+        image = np.full(points.shape[1], AIR, np.float32)
         distance = tumor.signed_distance(self, points)
         layers = chain(self.layers(self.normalize(points)), tumor.layers(self, points))
         for body, intensity in layers:  # at an edge a pixel takes the share inside
-            share = np.clip(0.5 - body * plane.size / plane.fov, 0, 1)
+            share = np.clip(0.5 - body / spacing, 0, 1)
             image += share * (intensity - image)
         return image.reshape(shape), distance.reshape(shape)
 
