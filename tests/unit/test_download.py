@@ -7,11 +7,12 @@ import random
 import threading
 import zipfile
 
+import pandas as pd
 import pytest
 
 from braintumor.core.errors import DatasetError
 from braintumor.data import download
-from braintumor.data.download import RemoteFile, download_figshare
+from braintumor.data.download import download_figshare
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -68,20 +69,22 @@ ALL = FIRST | {"3.mat": noise("3"), "cvind.mat": noise("cvind", 5000)}
 
 
 @pytest.fixture
-def files(server):
-    """Put three files on the server, at 0, 1 and 2."""
+def files(server, tmp_path_factory):
+    """Put three files on the server, at 0, 1 and 2; return the table of them."""
     nested = {"1.mat": noise("1"), "../folder/2.mat": noise("2"), "README.txt": b"text"}
     contents = {
-        "a.zip": (make_zip(nested), list(FIRST)),
-        "b.zip": (make_zip({"3.mat": noise("3")}), ["3.mat"]),
-        "cvind.mat": (ALL["cvind.mat"], ["cvind.mat"]),
+        "1-2.zip": make_zip(nested),
+        "3-3.zip": make_zip({"3.mat": noise("3")}),
+        "cvind.mat": ALL["cvind.mat"],
     }
-    files = []
-    for path, (name, (data, members)) in enumerate(contents.items()):
-        server.content[str(path)] = data
-        md5 = hashlib.md5(data).hexdigest()
-        files.append(RemoteFile(name, str(path), md5, len(data), members))
-    return files
+    rows = []
+    for number, (name, data) in enumerate(contents.items()):
+        server.content[str(number)] = data
+        rows.append((name, number, hashlib.md5(data).hexdigest(), len(data)))
+    path = tmp_path_factory.mktemp("files") / "files.csv"
+    table = pd.DataFrame(rows, columns=["name", "id", "md5", "size"])
+    table.to_csv(path, index=False)
+    return path
 
 
 def unpacked(directory):
@@ -101,35 +104,35 @@ def fetch(directory, server, files):
 
 def test_second_call_fetches_only_lost_files(tmp_path, server, files):
     directory = tmp_path / "new/data"
-    assert fetch(directory, server, files) == ["a.zip", "b.zip", "cvind.mat"]
+    assert fetch(directory, server, files) == ["1-2.zip", "3-3.zip", "cvind.mat"]
     assert unpacked(tmp_path / "new") == {f"data/{name}": ALL[name] for name in ALL}
     assert stored(directory) == []
     server.sent.clear()
     assert fetch(directory, server, files) == [] == server.sent
     (directory / "3.mat").unlink()
-    assert fetch(directory, server, files) == ["b.zip"]
+    assert fetch(directory, server, files) == ["3-3.zip"]
     assert unpacked(directory) == ALL
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_cut_download_continues(tmp_path, server, files, monkeypatch, ranges):
     server.ranges = ranges
-    server.cut = [len(server.content["0"]), 150_000]  # a.zip complete, b.zip cut
-    with pytest.raises(DatasetError, match="b.zip"):
+    server.cut = [len(server.content["0"]), 150_000]  # 1-2.zip complete, 3-3.zip cut
+    with pytest.raises(DatasetError, match="3-3.zip"):
         fetch(tmp_path, server, files)
-    assert unpacked(tmp_path) == FIRST and stored(tmp_path) == ["b.zip.part"]
-    size = (tmp_path / ".download/b.zip.part").stat().st_size
+    assert unpacked(tmp_path) == FIRST and stored(tmp_path) == ["3-3.zip.part"]
+    size = (tmp_path / ".download/3-3.zip.part").stat().st_size
     server.sent.clear()
     monkeypatch.setattr(download, "RETRIES", 1)  # a server without Range starts anew
     fetch(tmp_path, server, files)
     assert unpacked(tmp_path) == ALL and stored(tmp_path) == []
     if ranges:
-        assert server.sent == [("1", files[1].size - size), ("2", 5000)]
+        assert server.sent == [("1", len(server.content["1"]) - size), ("2", 5000)]
 
 
 def test_zip_downloaded_by_hand_is_used(tmp_path, server, files):
     (tmp_path / ".download").mkdir()
-    (tmp_path / ".download/b.zip").write_bytes(server.content["1"])
+    (tmp_path / ".download/3-3.zip").write_bytes(server.content["1"])
     fetch(tmp_path, server, files)
     assert unpacked(tmp_path) == ALL
     assert [name for name, _ in server.sent] == ["0", "2"]
@@ -138,10 +141,19 @@ def test_zip_downloaded_by_hand_is_used(tmp_path, server, files):
 def test_wrong_bytes_are_removed_and_refusals_named(tmp_path, server, files):
     for wrong in (b"<html>log in</html>", noise("x", 250_000)):
         server.content["1"] = wrong
-        with pytest.raises(DatasetError, match="b.zip"):
+        with pytest.raises(DatasetError, match="3-3.zip"):
             fetch(tmp_path, server, files)
         assert unpacked(tmp_path) == FIRST and stored(tmp_path) == []
     (tmp_path / "1.mat").unlink()
     server.status = [404]
-    with pytest.raises(DatasetError, match=f"a.zip.*{server.url}/0"):
+    with pytest.raises(DatasetError, match=f"1-2.zip.*{server.url}/0"):
         fetch(tmp_path, server, files)
+
+
+def test_published_files_are_those_of_the_dataset(tmp_path, monkeypatch):
+    sizes, members = [], []
+    monkeypatch.setattr(download, "_fetch", lambda file, *_: sizes.append(file.size))
+    monkeypatch.setattr(download, "_unpack", lambda path, names: members.extend(names))
+    download_figshare(tmp_path)
+    assert members == [*(f"{n}.mat" for n in range(1, 3065)), "cvind.mat"]
+    assert sum(sizes) == 879_499_062

@@ -1,10 +1,11 @@
 """Download of the figshare dataset 1512427 (Cheng 2017, CC BY 4.0)."""
 
 import os
+import re
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
+import pandas as pd
 import pooch
 import requests
 
@@ -13,30 +14,9 @@ from braintumor.core.files import atomic_write
 
 DOI = "https://doi.org/10.6084/m9.figshare.1512427"
 FIGSHARE_URL = "https://ndownloader.figshare.com/files"
+# as figshare's record lists them, with MD5 and bytes; the server was not reached
+FIGSHARE_FILES = Path(__file__).with_name("figshare_files.csv")
 RETRIES = 4  # per file
-
-
-class RemoteFile(NamedTuple):
-    name: str
-    path: str  # below the base URL
-    md5: str
-    size: int  # bytes
-    members: list  # .mat files in the zip, or the file itself
-
-
-def _zip_of(first, last, *record):
-    members = [f"{number}.mat" for number in range(first, last + 1)]
-    return RemoteFile(f"brainTumorDataPublic_{first}-{last}.zip", *record, members)
-
-
-CVIND = "cvind.mat", "7005344", "5ea82eb3212c9fcb84290ccf0beb486d", 5736
-FIGSHARE_FILES = [  # as figshare's record lists them; the server was not reached
-    _zip_of(1, 766, "3381290", "74b949ad33f042e6e103523091cd1428", 214401279),
-    _zip_of(767, 1532, "3381296", "7e8a875500d2c8a346f270538e29890e", 217848429),
-    _zip_of(1533, 2298, "3381293", "8227bf6080cb71f15a88be8d25c79ae7", 215563856),
-    _zip_of(2299, 3064, "3381302", "b378a80d6174e5317d59eb28430c6652", 231679762),
-    RemoteFile(*CVIND, members=["cvind.mat"]),
-]
 
 
 def download_figshare(directory, base_url=FIGSHARE_URL, files=FIGSHARE_FILES):
@@ -48,10 +28,14 @@ def download_figshare(directory, base_url=FIGSHARE_URL, files=FIGSHARE_FILES):
     store = directory / ".download"
     store.mkdir(parents=True, exist_ok=True)
     fetched = []
-    for file in files:
-        if not all((directory / name).is_file() for name in file.members):
-            _fetch(file, f"{base_url}/{file.path}", store)
-            _unpack(store / file.name, file.members)
+    for file in pd.read_csv(files).itertuples():
+        numbers = [int(number) for number in re.findall(r"\d+", file.name)]
+        members = [file.name]
+        if numbers:  # of the first and the last file in a zip
+            members = [f"{n}.mat" for n in range(numbers[0], numbers[1] + 1)]
+        if not all((directory / name).is_file() for name in members):
+            _fetch(file, f"{base_url}/{file.id}", store)
+            _unpack(store / file.name, members)
             fetched.append(file.name)
     return fetched
 
