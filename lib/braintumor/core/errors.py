@@ -18,7 +18,7 @@ class AmbiguousSliceError(DatasetError):
         self.n_slices = n_slices
 
 
-class LeakageError(ValueError):
+class LeakageError(DatasetError):
     """A patient is in two parts of a split that must keep it together."""
 
 
