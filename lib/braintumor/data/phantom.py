@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.transform import Rotation
 from skimage.draw import polygon2mask
 from skimage.filters import gaussian
 from skimage.measure import approximate_polygon, find_contours
@@ -19,10 +18,10 @@ from braintumor.data.phantom_anatomy import PLANE_AXES, Head, ellipsoid, slice_p
 
 MENINGIOMA, GLIOMA, PITUITARY = CLASSES = 1, 2, 3
 SHARES = 0.35, 0.38, 0.27  # of the classes in figshare's patients
-TUMORS = {  # ranges of radius, depth in the brain (both cm), intensity; share of edema
-    MENINGIOMA: ((1.5, 2.7), (0.3, 1.0), (2.3, 3.0), 0.2),
-    GLIOMA: ((1.8, 3.0), (1.4, 3.0), (1.6, 2.1), 1),
-    PITUITARY: ((1.1, 1.7), None, (1.9, 2.4), 0),
+TUMORS = {  # ranges of radius in cm, intensity, roughness; distance in cm to the dura
+    MENINGIOMA: ((1.5, 2.7), (2.3, 3.0), (0.05, 0.05), -0.15),  # has a broad base on it
+    GLIOMA: ((1.8, 3.0), (1.6, 2.1), (0.12, 0.22), 0.1),
+    PITUITARY: ((1.1, 1.7), (1.9, 2.4), (0.05, 0.05), -np.inf),
 }
 
 
@@ -31,19 +30,19 @@ class Tumor:
 
     def __init__(self, label, head, rng):
         self.label = label
-        radius, depth, intensity, share = TUMORS[label]
-        self.radii = rng.uniform(*radius) * rng.uniform(0.85, 1.2, 3)  # cm
-        self.intensity = rng.uniform(*intensity)
-        self.roughness = rng.uniform(0.12, 0.22) if label == GLIOMA else 0.05
-        self.edema = rng.uniform(0.9, 2.2) * (rng.random() < share)  # cm
+        *ranges, self.margin = TUMORS[label]
+        radius, self.intensity, self.roughness = rng.uniform(*np.transpose(ranges))
+        self.radii = radius * rng.uniform(0.85, 1.2, 3)
+        self.edema = rng.uniform(0.9, 2.2)  # cm, of gliomas
         if label == PITUITARY:  # it grows out of the sella, upward
             self.radii[2] *= 1.2
             sella = 0, 2.1, 0.6 * self.radii[2] - 2.75
             self.center = rng.normal(sella, 0.12) * head.scale
             return
         sites = rng.uniform((-6, -8, -0.5), (6, 8, 7), (999, 3)).T
+        low, high = (1.4, 3.0) if label == GLIOMA else (0.3, 1.0)  # cm
         depths = -head.brain_distance(sites)
-        is_valid = (depths > depth[0]) & (depths < depth[1]) & (np.abs(sites[0]) > 1)
+        is_valid = (depths > low) & (depths < high) & (np.abs(sites[0]) > 1)
         self.center = sites[:, np.argmax(is_valid)]
 
     def signed_distance(self, head, points):
@@ -53,18 +52,14 @@ class Tumor:
         direction = away / (np.linalg.norm(away, axis=0) + 1e-3)
         rough = self.radii.mean() * self.roughness * head.noise(direction, 1.6)
         distance = ellipsoid(away, np.zeros(3), self.radii) - rough
-        if self.label == PITUITARY:
-            return distance
-        # a glioma stays in the brain, a meningioma has a broad base on the dura
-        margin = 0.1 if self.label == GLIOMA else -0.15
-        return np.maximum(distance, head.brain_distance(points) + margin)
+        return np.maximum(distance, head.brain_distance(points) + self.margin)
 
     def layers(self, head, points):
         """Yield edema, tumor and core as distance (n,) and intensity."""
         texture, distance = head.noise(points, 2.2), self.signed_distance(head, points)
-        if self.edema:
-            extent = self.edema * (0.6 + 0.4 * texture)
-            yield np.maximum(distance - extent, head.brain_distance(points) + 0.3), 0.68
+        if self.label == GLIOMA:
+            edema = distance - self.edema * (0.6 + 0.4 * texture)
+            yield np.maximum(edema, head.brain_distance(points) + 0.3), 0.68
         yield distance, self.intensity * (1 + 0.05 * texture)
         if self.label == GLIOMA:  # its core is dead
             rim = 0.6 * np.clip(1 + 0.5 * texture, 0.4, 1.6)  # cm
@@ -123,15 +118,14 @@ def _write_patient(patient, directory, seed, size):
     rng = np.random.default_rng([seed, 2, patient.Index])
     if patient.anatomy != patient.Index:
         tumor.radii *= 1.15  # a later scan of the same person
-    rotation = Rotation.from_euler("xyz", rng.normal(0, 4, 3), degrees=True)
     fov, side = rng.uniform(23.5, 26), size // 2 if patient.Index % 15 == 14 else size
     files = np.arange(patient.n_slices) + patient.first_file
     planes, rows = rng.permutation(list(PLANE_AXES))[:2], []
     for plane, part in zip(planes, np.array_split(files, 2), strict=True):
-        normal = rotation.apply(np.cross(*PLANE_AXES[plane][:2]))
+        normal = np.cross(*PLANE_AXES[plane][:2])
         offsets = _sample_offsets(normal, head, tumor, len(part), rng)
         for file, offset in zip(part, offsets, strict=True):
-            points = slice_points(plane, tumor.center, fov, side, offset, rotation)
+            points = slice_points(plane, tumor.center, fov, side, offset)
             image, distance = head.render(points, tumor)
             distance -= rng.normal(0.02, 0.04)  # manual outlines vary
             border, mask = _trace_border(distance)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 PLANE_AXES = {  # two directions on the screen, right and down, and the field's center
     "axial": ((1, 0, 0), (0, -1, 0), (0, 0.3, 0)),
@@ -23,24 +22,23 @@ AIR, BONE, FLUID, MUSCLE, WHITE_MATTER, VESSEL, FAT = 0.03, 0.14, 0.36, 0.8, 1, 
 
 def ellipsoid(points, center, radii):
     """Return the approximate signed distance (n,) in cm, exact for spheres."""
-    center, radii = np.float32(center)[:, None], np.float32(radii)[:, None]
-    scaled = (points - center) / radii
+    scaled = (points - center[:, None]) / radii[:, None]
     norm = np.linalg.norm(scaled, axis=0)
-    return norm * (norm - 1) / (np.linalg.norm(scaled / radii, axis=0) + 1e-6)
+    slope = np.linalg.norm(scaled / radii[:, None], axis=0) + 1e-6
+    return norm * (norm - 1) / slope
 
 
-def slice_points(plane, point, fov, size, offset=0, rotation=None):
+def slice_points(plane, point, fov, size, offset=0):
     """Return float32 (3, size, size), the positions of a slice of `fov` cm per side.
 
-    It is `offset` cm above `point`, on a plane of PLANE_AXES tilted by `rotation`.
+    It is on a plane of PLANE_AXES, `offset` cm along its normal from `point`.
     """
     *axes, center = np.array(PLANE_AXES[plane], float)
-    axes = (rotation or Rotation.identity()).apply(axes)
     normal = np.cross(*axes)
     center += ((point - center) @ normal + offset) * normal
     steps = ((np.arange(size) + 0.5) / size - 0.5) * fov
-    points = np.tensordot(axes.T, np.meshgrid(steps, steps), 1)
-    return (center[:, None, None] + points).astype(np.float32)
+    points = np.tensordot(np.transpose(axes), np.meshgrid(steps, steps), 1)
+    return np.float32(center[:, None, None] + points)
 
 
 class Head:
@@ -57,7 +55,7 @@ class Head:
         self.phases = rng.uniform(0, 2 * np.pi, (3, 1)).astype(np.float32)
         self.bodies = {}  # per group an array of intensity, center and radii
         for group, table in pd.read_csv(BODIES).groupby("group", sort=False):
-            bodies = table.drop(columns=["group", "structure"]).to_numpy()
+            bodies = table.drop(columns=["group", "structure"]).to_numpy(np.float32)
             if group in ("face", "deep"):
                 bodies[:, 4:] *= rng.uniform(0.88, 1.12, (len(bodies), 3))
             self.bodies[group] = bodies
