@@ -146,13 +146,13 @@ def load_figshare_index():
 def write_mat(path, image, mask, label, pid, border):
     """Write a slice unchecked; `border` is x1 y1 x2 y2 ... in 1-based pixels."""
     fields = {
-        "PID": np.array([[ord(character)] for character in pid], np.uint16),
-        "image": np.transpose(image).astype(np.int16),  # column-major
-        "label": np.array([[label]], float),
-        "tumorBorder": np.reshape(border, (1, -1)).astype(float),
-        "tumorMask": np.transpose(mask).astype(np.uint8),
+        "cjdata/PID": np.array([[ord(character)] for character in pid], np.uint16),
+        "cjdata/image": np.transpose(image).astype(np.int16),  # column-major
+        "cjdata/label": np.array([[label]], float),
+        "cjdata/tumorBorder": np.reshape(border, (1, -1)).astype(float),
+        "cjdata/tumorMask": np.transpose(mask).astype(np.uint8),
     }
-    _write_fields(path, {f"cjdata/{name}": fields[name] for name in fields})
+    _write_fields(path, fields)
 
 
 def write_cvind(path, folds):

@@ -260,7 +260,7 @@ def resolve_data(data):
 
 def read_slice_by_number(data, file):
     """Read the slice with number `file` of `data`, see ``open_data``."""
-    sources = {s.file: s for s in find_slices(_find_or_generate(data))}
-    if file not in sources:
-        raise DatasetError(f"{data}: holds no slice {file}. Check the number.")
-    return read_slice(sources[file])
+    for source in find_slices(_find_or_generate(data)):
+        if source.file == file:
+            return read_slice(source)
+    raise DatasetError(f"{data}: holds no slice {file}. Check the number.")
