@@ -20,14 +20,13 @@ RETRIES = 4  # per file
 
 
 def download_figshare(directory, base_url=FIGSHARE_URL, files=FIGSHARE_FILES):
-    """Download what is missing of the .mat files; return the names of the downloads.
+    """Download what is missing of the .mat files, with their MD5s checked.
 
     Partial ones in `directory`/.download continue; a zip put there by hand is used.
     """
     directory = Path(directory).expanduser()
     store = directory / ".download"
     store.mkdir(parents=True, exist_ok=True)
-    fetched = []
     for file in pd.read_csv(files).itertuples():
         numbers = [int(number) for number in re.findall(r"\d+", file.name)]
         members = [file.name]
@@ -36,8 +35,6 @@ def download_figshare(directory, base_url=FIGSHARE_URL, files=FIGSHARE_FILES):
         if not all((directory / name).is_file() for name in members):
             _fetch(file, f"{base_url}/{file.id}", store)
             _unpack(store / file.name, members)
-            fetched.append(file.name)
-    return fetched
 
 
 def _fetch(file, url, store):

@@ -98,8 +98,7 @@ def _sample_cohort(n_patients, seed):
 def _trace_border(distance):
     """Return the longest contour, float64 (points, 2) x y from 1, and its mask."""
     contour = max(find_contours(distance, 0), key=len)
-    tolerance = 0.6 * max(len(distance) / 512, 0.3)  # pixels, as if clicked by hand
-    contour = np.round(approximate_polygon(contour, tolerance)[:-1], 2)
+    contour = np.round(approximate_polygon(contour, 0.3)[:-1], 2)  # as if by hand
     return contour[:, ::-1] + 1, polygon2mask(distance.shape, contour)
 
 
