@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import joblib
 import pandas as pd
@@ -46,8 +46,7 @@ class SliceSource:
     def find_image(self, column):
         """Return the path of an image or mask; outside the folder is a DatasetError."""
         path, folder = self.image_path(column), self.path.parent
-        is_inside = path.is_relative_to(folder) and path != folder
-        if not is_inside or PureWindowsPath(self.row[column]).drive:
+        if folder not in path.parents:
             expected = f"a path from {folder} on, such as img/1.png"
             raise DatasetError(f"got {self.row[column]!r}, expected {expected}")
         return path
