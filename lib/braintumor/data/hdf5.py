@@ -16,16 +16,13 @@ DEFLATE, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 FLETCHER32 = h5py.h5z.FILTER_FLETCHER32
 KNOWN_FILTERS = {(), (DEFLATE,), (SHUFFLE, DEFLATE)}
 KNOWN_FILTERS |= {(*filters, FLETCHER32) for filters in KNOWN_FILTERS}
-CHECKSUM_SIZE = 4  # bytes at the end of a chunk, which HDF5 compares
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def open_mat(path):
     """Open a MATLAB v7.3 file; errors are of half a dozen types."""
     with memory_map(path) as content:
         got = "v5 to v7" if content[:10] == b"MATLAB 5.0" else "v4 or another format"
-        is_hdf5 = HDF5_MAGIC in (content[:8], content[512:520])
-        is_v73 = is_hdf5 or content[:10] == b"MATLAB 7.3"  # which may be cut short
+        is_v73 = content[:10] == b"MATLAB 7.3" or h5py.is_hdf5(path)
         require(is_v73, "MATLAB version", got, "v7.3 (HDF5)", "Save it with -v7.3")
         _check_heaps(content)
     return h5py.File(path, "r")
@@ -78,7 +75,7 @@ def _check_chunks(field):
         skipped, content = field.id.read_direct_chunk(chunk.chunk_offset, out=out)
         used = {code for n, code in enumerate(filters) if not skipped >> n & 1}
         if FLETCHER32 in used:
-            content = content[:-CHECKSUM_SIZE]
+            content = content[:-4]  # the checksum, which HDF5 compares
         if DEFLATE in used:
             decoder = zlib.decompressobj()
             content = decoder.decompress(content, nbytes + 1)
