@@ -79,16 +79,6 @@ def test_buttons_open_the_notebook_without_outputs(page, notebook):
     assert notebook is None or (ROOT / notebook).exists()
 
 
-def test_repository_is_the_one_that_github_builds(monkeypatch):
-    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
-    assert hooks.github_repository() == ""
-    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
-    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/study")
-    assert hooks.github_repository() == "https://github.com/someone/study"
-    for url in ("https://example.org/someone/study", ""):  # cannot be launched
-        assert hooks.launch_links(url, "main", "a.ipynb") == []
-
-
 def test_table_has_one_head_and_numbers_to_the_right():
     rows = {"accuracy": ["94.8% (92.7–96.5)", ""], "plane": ["axial", "coronal"]}
     table = pd.DataFrame(rows, ["a", "b"]).rename_axis("run").to_html()

@@ -12,9 +12,9 @@ from braintumor.core.templates import render
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.models.compact import build_compact
 from braintumor.models.joint import build_joint
-from braintumor.models.original import build_cnn, build_unet
+from braintumor.models.original import build_cnn
 from braintumor.plots import classification, slices
-from braintumor.plots.architecture import find_blocks, plot_architecture
+from braintumor.plots.architecture import find_blocks
 from braintumor.plots.curves import plot_learning_curves
 from braintumor.plots.intervals import plot_intervals
 from braintumor.plots.style import captioned
@@ -161,13 +161,3 @@ def test_every_layer_is_in_one_block(build):
     assert sorted(found) == sorted({x.name for x in model.layers} - inputs)
     assert sum(block.n_parameters for block in blocks) == model.count_params()
     assert not blocks[0].parents and all(block.parents for block in blocks[1:])
-
-
-def test_diagram_shows_shapes_layers_and_arrows():
-    plot = plot_architecture(build_unet(64, 4))
-    texts = plot.figure.axes[0].texts
-    shown = " | ".join(text.get_text() for text in texts)
-    assert "4 × 4 × 64, 55,424 parameters" in shown
-    assert "MaxPooling2D 2×2, 2 × Conv2D 64 3×3" in shown
-    assert len([text for text in texts if text.get_text() == ""]) == 12  # arrows
-    assert "121,653 parameters" in plot.caption and "9 blocks" in plot.alt

@@ -34,9 +34,6 @@ def visible(folder):
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
 
 
-# What a prepared set holds
-
-
 def test_index_and_arrays_are_those_of_the_files(phantom_folder, prepared):
     index = prepared.index
     planes = pd.read_csv(phantom_folder / "planes.csv").set_index("file")["plane"]
@@ -141,9 +138,6 @@ def test_problem_between_files_is_named(tmp_path, name):
     with pytest.raises(DatasetError, match=name):
         prepare(folder, tmp_path / "out")
     assert visible(tmp_path) == ["set"]
-
-
-# open_data
 
 
 @pytest.fixture
