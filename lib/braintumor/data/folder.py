@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from braintumor.core.errors import DatasetError, printable, require, shorten
+from braintumor.core.errors import DatasetError, require, shorten
 from braintumor.core.files import atomic_write
 from braintumor.core.folders import list_files, list_names
 from braintumor.data.figshare import make_slice, read_cvind, read_mat
@@ -115,7 +115,7 @@ def read_slice(source):
     row = {name: cell.lower() for name, cell in source.row.items()}
     return make_slice(
         f"{source.path}, row {source.file}",
-        {"pid": "patient", "mask": f"mask: {shorten(printable(source.row['mask']))}"},
+        {"pid": "patient", "mask": f"mask: {source.row['mask']}"},
         file=source.file,
         image=lambda: read_raster(source.find_image("image"))[0],
         mask=lambda: read_raster(source.find_image("mask"))[0],
