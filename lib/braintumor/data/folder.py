@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import joblib
 import pandas as pd
@@ -46,7 +46,8 @@ class SliceSource:
     def find_image(self, column):
         """Return the path of an image or mask; outside the folder is a DatasetError."""
         path, folder = self.image_path(column), self.path.parent
-        if folder not in path.parents:
+        is_inside = path.is_relative_to(folder) and path != folder
+        if not is_inside or PureWindowsPath(self.row[column]).drive:
             expected = f"a path from {folder} on, such as img/1.png"
             raise DatasetError(f"got {self.row[column]!r}, expected {expected}")
         return path
