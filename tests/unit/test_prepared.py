@@ -56,7 +56,7 @@ def test_index_and_arrays_are_those_of_the_files(phantom_folder, prepared):
 def test_spacing_is_published_at_512_pixels_and_assumed_at_256(tmp_path):
     rows, columns = np.mgrid[:512, :512]
     for number, side in ((1, 512), (2, 256)):
-        image, mask = (rows + columns)[:side, :side], rows[:side, :side] < 50
+        image, mask = (rows + columns)[:side, :side], rows[:side, :side] > 200
         write_sample(tmp_path / f"{number}.mat", image=image, mask=mask)
     (tmp_path / "phantom.json").write_text("{}")
     write_cvind(tmp_path / "cvind.mat", [1, 2])

@@ -18,7 +18,7 @@ class AmbiguousSliceError(DatasetError):
         self.n_slices = n_slices
 
 
-class LeakageError(DatasetError):
+class LeakageError(ValueError):
     """A patient is in two parts of a split that must keep it together."""
 
 

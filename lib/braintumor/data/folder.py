@@ -5,15 +5,17 @@ import io
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path, PureWindowsPath
 
 import joblib
+import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from braintumor.core.errors import DatasetError, require, shorten
+from braintumor.core.errors import DatasetError, LeakageError, require, shorten
 from braintumor.core.files import atomic_write
 from braintumor.core.folders import list_files, list_names
 from braintumor.data.figshare import make_slice, read_cvind, read_mat
@@ -96,16 +98,19 @@ def read_rows(table, required=REQUIRED_COLUMNS):
 
 
 def _parse_table(table):
+    content = table.read_bytes()
     try:
-        text = table.read_text("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
+        kind = "an Excel workbook" if content.startswith(b"PK") else "another encoding"
         expected = "a table in UTF-8. In Excel, save it as CSV UTF-8"
-        raise DatasetError(f"{table}: got no text, expected {expected}.") from None
+        raise DatasetError(f"{table}: got {kind}, expected {expected}.") from None
     text = re.sub(r"^sep=.\s+", "", text)  # a line for Excel
     separator = max(",;\t", key=text.partition("\n")[0].count)
     require(text.count('"') % 2 == 0, table, "an open quote", "CSV", "Close it")
+    lines = io.StringIO(text, newline=None)
     with file_errors(table, "Correct it"):
-        rows = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
         return [[cell.strip() for cell in row] for row in rows] or [[]]
 
 
@@ -116,11 +121,11 @@ def read_slice(source):
     row = {name: cell.lower() for name, cell in source.row.items()}
     return make_slice(
         f"{source.path}, row {source.file}",
-        {"pid": "patient", "mask": f"mask: {source.row['mask']}"},
+        {"pid": "patient"},
         file=source.file,
         image=lambda: read_raster(source.find_image("image"))[0],
-        mask=lambda: read_raster(source.find_image("mask"))[0],
-        label=lambda: read_label(row["label"]),
+        mask=partial(_read_mask, source),
+        label=partial(read_label, row["label"]),
         pid=source.row["patient"],
         fold=row.get("fold") or None,
         plane=row.get("plane") or None,
@@ -134,6 +139,24 @@ def read_label(text):
     if name not in LABEL_CODES:
         raise DatasetError(f"got {text!r}, expected one of {', '.join(LABEL_CODES)}")
     return LABEL_CODES[name]
+
+
+def _read_mask(source):
+    mask = read_raster(source.find_image("mask"))[0]
+    check_mask(mask, source.row["mask"])
+    return mask
+
+
+def check_mask(mask, name):
+    """Refuse gray, empty and inverted masks."""
+    values, share = np.unique(mask), (mask > 0).mean()
+    is_mask = len(values) == 2 and values[0] == 0
+    got = f"{len(values)} gray values from {values[0]} to {values[-1]}"
+    expected = "0 outside the tumor and one other value inside"
+    remedy = "Save it as PNG; JPEG and smooth edges add values between"
+    require(is_mask, name, got, expected, remedy)
+    got = f"{share:.0%} of the slice as tumor"
+    require(share <= 0.5, name, got, "less than half", "Invert the mask")
 
 
 def map_slices(function, sources, description, n_jobs=None):
@@ -166,9 +189,8 @@ def check_folder(directory):
         if kind == "made":
             notes.append("no folds are given: families are grouped")
         if not problems:
-            with file_errors(directory):
-                index = _check_splits(table, folds)
-    except DatasetError as error:
+            index = _check_splits(directory, table, folds)
+    except (DatasetError, LeakageError) as error:
         problems.append(tuple(str(error).split(": ", 1)))
     return {
         "found": {name: int(table["label"].eq(k).sum()) for k, name in LABELS.items()},
@@ -215,14 +237,18 @@ def _find_ignored(directory, sources):
     return notes + [f"ignored columns {', '.join(columns)}"] * bool(columns)
 
 
-def _check_splits(table, folds):
+def _check_splits(directory, table, folds):
     """Return the table with folds; DatasetError if a fold cannot be the test fold."""
     index = table.assign(family=table["pid"].map(patient_family))
-    index["fold"] = assign_folds(index, "family") if folds is None else folds
-    empty, remedy = sorted({*FOLDS} - {*index["fold"]}), "Complete them, or give none"
-    require(not empty, "folds", f"none in {empty}", "slices in each of 1 to 5", remedy)
-    for fold in FOLDS:
-        make_split(index, "official", fold)
+    try:
+        index["fold"] = assign_folds(index, "family") if folds is None else folds
+        if empty := sorted({*FOLDS} - {*index["fold"]}):
+            expected = "slices in each of 1 to 5. Complete the folds, or give none"
+            raise DatasetError(f"folds: got none in {empty}, expected {expected}.")
+        for fold in FOLDS:
+            make_split(index, "official", fold)
+    except (DatasetError, LeakageError) as error:
+        raise DatasetError(f"{directory}: {error}") from None
     return index
 
 
