@@ -6,6 +6,7 @@ Prints ratios, asserts nothing. On the whole dataset it writes bench.csv and ben
 The machine should do nothing else. About 40 minutes.
 """
 
+import json
 import statistics
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import pandas as pd
 from PIL import Image
 from results import save_results
 
+from braintumor.core.files import ROOT
 from braintumor.data.folder import find_slices
 from braintumor.data.prepared import open_data, prepare_data
 from braintumor.data.preprocessing import PERCENTILES, preprocess_slice
@@ -78,6 +80,23 @@ def bench_preparation(directory):
     return compare(what, "s", "h5py in one loop, one process", usual, ours)
 
 
+def load_settings():
+    """Load what `build_joint` takes for each published network: {name: dict}."""
+    from braintumor.inference.predictor import PUBLISHED, network_name
+
+    settings = {}
+    for path in (ROOT / PUBLISHED).rglob("classify/fold-*/run.json"):
+        record = json.loads(path.read_text())
+        parameters = record["parameters"]
+        if "networks" not in record:  # an ensemble has none of its own
+            settings[network_name(parameters)] = {
+                "filters": parameters["filters"],
+                "air_threshold": parameters["air_threshold"],
+                "encoder": parameters["network"],
+            }
+    return settings
+
+
 def bench_inference(directory):
     """Compare `braintumor predict` with the same networks and views in Keras."""
     from functools import partial
@@ -93,8 +112,9 @@ def bench_inference(directory):
     predictor.predict(read_image(paths[0]))
     start = time.perf_counter() - started
     size = predictor.ensemble.crop_size
+    settings = load_settings()
     for path in find_networks():
-        networks.append(build_joint(size))
+        networks.append(build_joint(size, **settings[path.stem]))
         load_onnx_weights(networks[-1], path)
 
     def predict_in_a_loop(path):

@@ -142,9 +142,9 @@ def plot_protocols():
     texts = map(" ".join, zip(labels, values, strict=True))
     return CaptionedFigure(
         figure,
-        "Accuracy falls when training and test share no patient, and no family of "
-        "identifiers. *Balanced accuracy falls within the one source that has all "
-        "classes. Lines are 95% intervals.",
+        "The original CNN is less accurate when training and test share no patient. "
+        "*Balanced accuracy falls within the one source that has all classes. Lines "
+        "are 95% intervals.",
         f"Dot plot of accuracy with intervals: {'; '.join(texts)}.",
     )
 
@@ -189,7 +189,7 @@ def plot_masks():
 
 
 def plot_published_network():
-    """Plot the network of the published run."""
+    """Plot the residual network of the published run."""
     return plot_architecture(build_joint(128, 32))
 
 

@@ -84,7 +84,7 @@ def _build_parser():
     add = _add_command(commands, "predict", _predict, "classify and segment images")
     add("images", nargs="+", type=_folder, metavar="IMAGE_OR_FOLDER")
     add("--slice", type=int, metavar="N", help="slice, page or frame of a file, from 1")
-    text = "use the network not trained on the patient, of figshare's slices"
+    text = "use the networks not trained on the patient, of figshare's slices"
     add("--held-out", action="store_true", help=text)
     add("--json", action="store_true", help="print JSON, a line per image")
     add("--out", type=_folder, help="folder for masks, overlays and HTML reports")

@@ -8,20 +8,21 @@ ZOOMS = (0.8, 1.0, 1.2)  # side of the crop, relative to the head's box
 
 
 def predict_views(network, images, crop_size, crop=True, zooms=ZOOMS):
-    """Predict crops of several sizes, and mirror images, of slices (n, side, side).
+    """Predict crops of the head of several sizes, and their mirror images.
 
     Parameters
     ----------
     network : callable, maps crops (n, crop_size, crop_size, 1) to a dict of arrays
+    images : float array (n, side, side) in [0, 1]
     crop : bool, whether to crop the head; otherwise the whole slice is resized
     zooms : tuple, sides of the crops relative to the head's, 1 among them
 
     Returns
     -------
-    dict : "classify" (n, n_views, ...), for each crop and its mirror image; "mask" (n,
-        side, side), the mean of "segment" over them; "box" (n, 3) and "crop" (n,
-        crop_size, crop_size) of the head; other outputs for that crop and its mirror
-        image (n, 2, ...)
+    dict : "classify" (n, n_views, ...), for each crop and its mirror image, and "mask"
+        (n, side, side), the mean of "segment" over them, each if the network has it;
+        "box" (n, 3) and "crop" (n, crop_size, crop_size) of the head; other outputs
+        for that crop and its mirror image (n, 2, ...)
     """
     box = head_crop.head_box(images) if crop else head_crop.full_box(images)
     outputs, classes, masks = {}, [], []
