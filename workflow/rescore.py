@@ -3,7 +3,7 @@
     python workflow/rescore.py DATA    DATA: the slices of the published run
 
 The networks of models/ that held out a fold predict its slices. If the scores agree,
-they are those of the published tables. Takes five minutes on two cores.
+they are those of the published tables. Takes four minutes on two cores.
 """
 
 import sys
