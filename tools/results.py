@@ -41,9 +41,9 @@ def snakemake(project, config, data, targets, *options):
 
 def find_processes(mark, value):
     """List the running processes whose environment variable `mark` has a value."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # it has ended
             is_marked = process.environ().get(mark) == str(value)
-            found += [process] if is_marked and process.status() != "zombie" else []
-    return found
+            processes += [process] if is_marked and process.status() != "zombie" else []
+    return processes

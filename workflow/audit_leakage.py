@@ -24,8 +24,8 @@ pixels = prepared.images.reshape(len(index), -1).astype(np.float32)
 for protocol, fold in product(("official", "family", "slice"), FOLDS):
     split = make_split(index, protocol, fold, config["seed"])
     neighbors = NearestNeighbors(n_neighbors=1).fit(pixels[split.train])
-    found = neighbors.kneighbors(pixels[split.test], return_distance=False)[:, 0]
-    nearest = index.iloc[split.train[found]]
+    nearest_rows = neighbors.kneighbors(pixels[split.test], return_distance=False)[:, 0]
+    nearest = index.iloc[split.train[nearest_rows]]
     columns = ["file", "pid", "family", "label"]
     table = index.iloc[split.test][columns].assign(protocol=protocol, fold=fold)
     for column in ("pid", "family"):

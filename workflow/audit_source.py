@@ -113,9 +113,9 @@ def main(data):
     index = prepared.index
     sources = {source.file: source for source in find_slices(resolve_data(data))}
     sources = [sources[file] for file in index["file"]]
-    found = list(map_slices(describe_background, sources, "corners", 2))
+    backgrounds = list(map_slices(describe_background, sources, "corners", 2))
     corners, is_free, blanked = (
-        np.array(values) for values in zip(*found, strict=True)
+        np.array(values) for values in zip(*backgrounds, strict=True)
     )
     table = index[["file", "pid", "fold", "label", "plane"]]
     table = table.rename(columns={"label": "y_true"}).assign(corners_free=is_free)

@@ -99,12 +99,12 @@ def main(data, run="results/published/full"):
     published = json.loads((run / "scores.json").read_text())
     columns = ["file", "y_true", "pid"]
     if published["made_from"]["classify"]["protocol"] == "official":
-        columns.append("fold")  # of cvind.mat; other protocols have their own
+        columns.append("fold")  # of cvind.mat; other protocols assign others
     for task in ("classify", "segment"):
         paths = sorted((run / task).glob("fold-*/predictions.csv"))
         tables[task] = pd.concat([pd.read_csv(p, dtype={"pid": str}) for p in paths])
-        found = tables[task].sort_values("file", ignore_index=True)[columns]
-        if not found.equals(truth[columns].astype(found.dtypes)):
+        slices = tables[task].sort_values("file", ignore_index=True)[columns]
+        if not slices.equals(truth[columns].astype(slices.dtypes)):
             problems.append(f"{task}: slices, classes, patients or folds differ")
     print(f"{data}: {len(truth)} slices of {truth['pid'].nunique()} patients")
     scores = compute_scores(truth, tables["classify"], tables["segment"])

@@ -217,8 +217,8 @@ def _group_problems(errors):
         kind = re.sub(r"\S*[/\\.]\S*|\d+|\(.*?\)", "", text)
         groups.setdefault(kind, []).append((place, text))
     problems = []
-    for (place, text), *others in groups.values():
-        names = [re.split(r"[/,] ?", place)[-1] for place, _ in others]
+    for (place, text), *repeated in groups.values():
+        names = [re.split(r"[/,] ?", place)[-1] for place, _ in repeated]
         more = f" and {len(names)} more ({shorten(', '.join(names))})" if names else ""
         problems.append((place + more, text))
     return problems

@@ -146,7 +146,7 @@ def _fingerprint(directory):
 
 def fingerprint_data(data):
     """Return a hash that changes with the source files of `data`, see ``open_data``."""
-    if data == "phantom":  # generated, with a version of its own
+    if data == "phantom":  # generated, and numbered by its version
         return f"phantom {PHANTOM_VERSION} {FORMAT_VERSION}"
     find_slices(resolve_data(data))  # raises if it holds none
     return _fingerprint(resolve_data(data))

@@ -209,7 +209,7 @@ def load_network(path):
 
 
 def load_ood_reference(network_path):
-    """Load the OOD reference beside a network, which must be its own: a dict."""
+    """Load the OOD reference beside a network; one of another network is refused."""
     path = network_path.with_suffix(".npz")
     with file_errors(path, RESTORE), np.load(path, allow_pickle=False) as file:
         reference = dict(file)

@@ -52,7 +52,7 @@ def random_affine(images, targets, seed, epoch, step, fill_mode="constant", **se
 def random_intensity(images, seed, epoch, step):
     """Change the intensities of slices, as another scanner would show the anatomy.
 
-    Each change happens to a slice with a probability of its own: lower resolution,
+    Each change happens to a slice at random: lower resolution,
     sharpening, gamma, contrast, a bias field, noise, and noise in the air. `images` are
     (n, side, side, 1) float32 in [0, 1]; (seed, epoch, step) decide the changes.
     """
