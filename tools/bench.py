@@ -80,21 +80,15 @@ def bench_preparation(directory):
     return compare(what, "s", "h5py in one loop, one process", usual, ours)
 
 
-def load_settings():
-    """Load what `build_joint` takes for each published network: {name: dict}."""
+def load_parameters():
+    """Load the parameters of each published network: {name: dict}."""
     from braintumor.inference.predictor import PUBLISHED, network_name
 
-    settings = {}
-    for path in (ROOT / PUBLISHED).rglob("classify/fold-*/run.json"):
-        record = json.loads(path.read_text())
-        parameters = record["parameters"]
-        if "networks" not in record:  # an ensemble has none of its own
-            settings[network_name(parameters)] = {
-                "filters": parameters["filters"],
-                "air_threshold": parameters["air_threshold"],
-                "encoder": parameters["network"],
-            }
-    return settings
+    paths = (ROOT / PUBLISHED).rglob("classify/fold-*/run.json")
+    records = [json.loads(path.read_text()) for path in paths]
+    # an ensemble has no network of its own
+    parameters = [r["parameters"] for r in records if "networks" not in r]
+    return {network_name(p): p for p in parameters}
 
 
 def bench_inference(directory):
@@ -103,7 +97,7 @@ def bench_inference(directory):
 
     from braintumor.inference.formats import read_image
     from braintumor.inference.predictor import Predictor, find_networks, predict_files
-    from braintumor.models.joint import build_joint, load_onnx_weights
+    from braintumor.models.joint import build_recorded, load_onnx_weights
     from braintumor.models.tta import predict_views
 
     paths = [source.path for source in find_slices(directory)][:200]
@@ -111,17 +105,17 @@ def bench_inference(directory):
     predictor, networks = Predictor(find_networks()), []
     predictor.predict(read_image(paths[0]))
     start = time.perf_counter() - started
-    size = predictor.ensemble.crop_size
-    settings = load_settings()
+    parameters = load_parameters()
     for path in find_networks():
-        networks.append(build_joint(size, **settings[path.stem]))
+        networks.append(build_recorded(parameters[path.stem]))
         load_onnx_weights(networks[-1], path)
 
     def predict_in_a_loop(path):
         image = preprocess_slice(read_image(path).square_pixels, 256)
         x = image[None] / np.float32(255)
         for network in networks:
-            predict_views(partial(network.predict, verbose=0), x, size)
+            predict = partial(network.predict, verbose=0)
+            predict_views(predict, x, network.input_shape[1])
 
     predict_in_a_loop(paths[0])
     usual, ours = compare_medians(

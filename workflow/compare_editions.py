@@ -26,7 +26,6 @@ from braintumor.data.prepared import open_data
 from braintumor.data.splits import FOLDS
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.inference.predictor import IMAGE_SIZE, Ensemble, find_networks
-from braintumor.models.tta import predict_views
 from braintumor.training.provenance import collect_environment
 
 OUT = ROOT / "results/published/shifts"
@@ -50,10 +49,10 @@ def shift_slices(images, name):
     return np.rint(np.clip(shifted, 0, 1) * 255).astype(np.uint8)
 
 
-def predict(networks, images):
-    """Predict slices by networks: their outputs, see `predict_views`."""
-    x = images / np.float32(255)
-    return predict_views(networks, x, networks.crop_size, zooms=(1.0,))
+def predict(networks, images, name):
+    """Predict slices by networks: a list of one of the outputs of `predict_views`."""
+    outputs = networks.predict(images / np.float32(255), zooms=(1.0,))
+    return [views[name] for views in outputs]
 
 
 def predict_shifts(networks, prepared, rows):
@@ -62,8 +61,8 @@ def predict_shifts(networks, prepared, rows):
     table = table.rename(columns={"label": "y_true"}).reset_index(drop=True)
     parts = []
     for name in SHIFTS:
-        outputs = predict(networks, shift_slices(prepared.images[rows], name))
-        probabilities = outputs["classify"].mean(axis=(1, 2))
+        shifted = shift_slices(prepared.images[rows], name)
+        probabilities = np.mean(predict(networks, shifted, "classify"), axis=(0, 2))
         probabilities = pd.DataFrame(probabilities, columns=PROBABILITY_COLUMNS)
         parts.append(table.assign(shift=name).join(probabilities))
     return pd.concat(parts)
@@ -78,8 +77,8 @@ def fit_probe(features, is_mr):
 def probe_sources(networks, prepared, fold):
     """Predict the source MR of a fold's gliomas from the networks' features."""
     gliomas = prepared.index[prepared.index["label"] == 2]
-    features = predict(networks, prepared.images[gliomas.index])["features"][:, 0]
-    x, is_mr = features.reshape(len(gliomas), -1), gliomas["source"] == "MR"
+    features = predict(networks, prepared.images[gliomas.index], "features")
+    x, is_mr = np.hstack([f[:, 0] for f in features]), gliomas["source"] == "MR"
     is_test = gliomas["fold"].to_numpy() == fold
     model = fit_probe(x[~is_test], is_mr[~is_test])
     table = gliomas[is_test][["file", "pid", "fold", "plane"]]

@@ -28,7 +28,7 @@ def predict_folds(prepared, folds, models):
         table = index.assign(fold=folds)[folds == fold]
         ensemble = Ensemble(find_networks(fold, models))
         parts.append(predict_tables(ensemble, prepared, table))
-        print(f"fold {fold}: {len(table)} slices by {len(ensemble.sessions)} networks")
+        print(f"fold {fold}: {len(table)} slices by {len(ensemble.networks)} networks")
     return {task: pd.concat([p[task] for p in parts]) for task in parts[0]}
 
 

@@ -27,14 +27,14 @@ from braintumor.evaluation.masks import expected_dice, threshold_by_expected_dic
 from braintumor.evaluation.metrics import predict_classes
 from braintumor.evaluation.scores import format_scores, load_predictions
 from braintumor.inference.predictor import (
-    Ensemble,
+    OnnxNetwork,
     find_networks,
     held_out_fold,
     make_thumbnails,
     merge_views,
     network_name,
 )
-from braintumor.models.joint import build_joint
+from braintumor.models.joint import build_recorded
 from braintumor.models.tta import predict_views
 
 CARD_SCORES = {
@@ -88,9 +88,9 @@ def publish_references(data, published, models):
         protocol, fold, seed = (parameters[k] for k in ("protocol", "fold", "seed"))
         split = make_split(prepared.index, protocol, fold, seed)
         path = models / f"{name}.onnx"
-        ensemble = Ensemble([path])
+        network = OnnxNetwork(path)
         parts = (
-            predict_ood_inputs(ensemble, prepared.images[rows])
+            predict_ood_inputs(network, prepared.images[rows])
             for rows in (split.train, split.validation)
         )
         with atomic_write(path.with_suffix(".npz")) as target:
@@ -100,15 +100,15 @@ def publish_references(data, published, models):
         print(f"{path.with_suffix('.npz')}: written")
 
 
-def predict_ood_inputs(ensemble, images):
+def predict_ood_inputs(network, images):
     """Predict what `fit_ood_reference` needs of slices (n, side, side) uint8."""
     x = images / np.float32(255)
-    outputs = predict_views(ensemble, x, ensemble.crop_size, zooms=(1.0,))
-    maps = [merge_views(views)[0] for views in outputs["maps"]]
+    outputs = predict_views(network, x, network.crop_size, zooms=(1.0,))
+    maps = [merge_views(views[..., 0]) for views in outputs["segment"]]
     dice = [expected_dice(m, threshold_by_expected_dice(m, len(m))) for m in maps]
     return {
         "thumbnail": make_thumbnails(outputs["crop"]),
-        "features": outputs["features"][:, 0, 0],
+        "features": outputs["features"][:, 0],
         "expected_dice": np.array(dice),
     }
 
@@ -137,11 +137,11 @@ def render_card(published, models):
 
 def describe_network(path, parameters):
     """Describe a network for the card: a dict."""
-    size, filters = parameters["head_size"], parameters["filters"]
-    encoder = parameters["network"]
-    settings = {"air_threshold": parameters["air_threshold"], "encoder": encoder}
-    n_parameters = build_joint(size, filters, **settings).count_params()
-    call = f"{size}, {filters}, air_threshold={settings['air_threshold']}"
+    encoder, n_parameters = (
+        parameters["network"],
+        build_recorded(parameters).count_params(),
+    )
+    call = "{head_size}, {filters}, air_threshold={air_threshold}".format(**parameters)
     return {
         "name": path.name,
         "fold": held_out_fold(path.stem),

@@ -16,17 +16,16 @@ from braintumor.evaluation.masks import threshold_by_expected_dice
 from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, score_masks
 from braintumor.evaluation.scores import load_predictions, summary_metrics
 from braintumor.inference.predictor import PUBLISHED, Ensemble, find_networks
-from braintumor.models.tta import predict_views
 
 
 def predict_tables(ensemble, prepared, table):
     """Predict the slices of `table`; returns {task: predictions table}."""
     rows = pd.Index(prepared.index["file"]).get_indexer(table["file"])
     slices = prepared.images[rows] / np.float32(255)
-    outputs = predict_views(ensemble, slices, ensemble.crop_size)
-    maps, threshold = outputs["mask"], threshold_by_expected_dice
+    networks, threshold = ensemble.predict(slices), threshold_by_expected_dice
+    maps = np.mean([outputs["mask"] for outputs in networks], axis=0)
+    probabilities = np.mean([o["classify"] for o in networks], axis=(0, 2))
     slices = table[["file", "pid", "fold", "y_true"]].reset_index(drop=True)
-    probabilities = outputs["classify"].mean(axis=(1, 2))
     probabilities = pd.DataFrame(probabilities, columns=PROBABILITY_COLUMNS)
     return {
         "classify": slices.join(probabilities),

@@ -23,7 +23,7 @@ from braintumor.inference.formats import read_image
 from braintumor.inference.predictor import Predictor, find_networks
 from braintumor.inference.report import NOTICE, encode_png, to_dict
 
-NETWORKS = find_networks()[:2]
+NETWORKS = find_networks(fold=1)[1:]  # of two sizes
 N_SLICES = 10
 N_BUILT_IN = 4
 PAGE = """<!doctype html><html lang="en"><head><title>Try it</title>

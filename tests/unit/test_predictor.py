@@ -22,12 +22,14 @@ from braintumor.inference import predictor as module
 from braintumor.inference.formats import InputImage, read_image
 from braintumor.inference.predictor import (
     Ensemble,
+    OnnxNetwork,
     Predictor,
     find_networks,
     load_held_out_folds,
     predict_files,
 )
 from braintumor.models.joint import build_joint
+from braintumor.models.tta import predict_views
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -55,9 +57,9 @@ def joint():
 
 @pytest.fixture(scope="module")
 def exported(joint, tmp_path_factory):
-    """Two networks, of folds 1 and 2."""
+    """Two networks of different sizes, of folds 1 and 2."""
     folder = tmp_path_factory.mktemp("exported") / "models"
-    for fold, network in ((1, joint), (2, keras.models.clone_model(joint))):
+    for fold, network in ((1, joint), (2, build_joint(48, filters=4))):
         path = folder / f"without-{fold}.onnx"
         export_onnx(network, path)
         write_reference(path, sha256(path))
@@ -88,6 +90,17 @@ def test_predictions_of_phantom_slices_and_of_patients_of_the_training_data(
     assert predictor.predict(image).n_models_trained_on_patient == 0
 
 
+def test_prediction_is_the_mean_of_its_networks(image):
+    paths = find_networks(fold=1)
+    singles = [Predictor([path]).predict(image) for path in paths]
+    together = Predictor(paths).predict(image)
+    mean = np.mean([single.probabilities for single in singles], axis=0)
+    assert together.probabilities == pytest.approx(mean, abs=1e-5)
+    for name, score in together.ood_scores.items():
+        mean = np.mean([single.ood_scores[name] for single in singles])
+        assert score == pytest.approx(mean, abs=2e-3)
+
+
 @pytest.fixture
 def models(exported, tmp_path, monkeypatch):
     """Copies of the two networks in another project."""
@@ -97,16 +110,14 @@ def models(exported, tmp_path, monkeypatch):
     return find_networks()
 
 
-def test_ensemble_is_the_mean_of_its_networks(models):
-    x = np.random.default_rng(1).random((2, 32, 32, 1), "float32")
-    both, *singles = (Ensemble(paths)(x) for paths in (models, models[:1], models[1:]))
-    for name in ("segment", "gradcam"):
-        mean = np.mean([single[name] for single in singles], axis=0)
-        assert np.allclose(both[name], mean, atol=1e-5)
-    for name in ("classify", "features", "maps"):
-        parts = [single[name] for single in singles]
-        assert np.allclose(both[name], np.concatenate(parts, axis=1), atol=1e-5)
-    assert not np.allclose(both["classify"][:, 0], both["classify"][:, 1], atol=1e-4)
+def test_networks_of_different_sizes_predict_the_same_slices(models):
+    x = np.random.default_rng(1).random((2, 64, 64), "float32")
+    networks = Ensemble(models).predict(x)
+    for path, size, outputs in zip(models, (32, 48), networks, strict=True):
+        assert outputs["crop"].shape == (2, size, size)
+        expected = predict_views(OnnxNetwork(path), x, size)
+        for name in ("classify", "mask", "features", "gradcam"):
+            assert np.allclose(outputs[name], expected[name], atol=1e-5)
 
 
 def test_gradcam_is_that_of_gradients(joint, models):
@@ -124,7 +135,7 @@ def test_gradcam_is_that_of_gradients(joint, models):
     )
     expected = maps @ gradients.reshape(maps.shape).sum(axis=(0, 1))
     assert expected.max() > 0
-    gradcam = Ensemble(models[:1])(x)["gradcam"][0, ..., 0]
+    gradcam = OnnxNetwork(models[0])(x)["gradcam"][0, ..., 0]
     assert gradcam == pytest.approx(np.maximum(expected, 0), rel=1e-2, abs=1e-3)
 
 

@@ -206,18 +206,19 @@ const predictor = (() => {
     const gray = scaleIntensity(square, config.percentiles);
     const resized = resize(gray, side, size, size < side);
     const slice = Float32Array.from(resized, (value) => value / 255);
-    const cropSize = networks[0].session.inputMetadata[0].shape[3];
     const head = headBox(resized, size, config);
     const boxes = zooms.map((zoom) => scaleBox(head, zoom));
-    const views = boxes.flatMap((box) => {
-      const crop = cropAndResize(slice, size, box, cropSize);
-      return [crop, mirror(crop, cropSize)];
-    });
     const outputs = [];
     for (const network of networks) {
       await onProgress(outputs.length + 1);
-      outputs.push(await runNetwork(network, views, cropSize));
+      const cropSize = network.session.inputMetadata[0].shape[3];
+      const views = boxes.flatMap((box) => {
+        const crop = cropAndResize(slice, size, box, cropSize);
+        return [crop, mirror(crop, cropSize)];
+      });
+      outputs.push({ cropSize, views, ...await runNetwork(network, views, cropSize) });
     }
+    const cropSize = Math.max(...outputs.map((output) => output.cropSize));
     const first = 2 * zooms.indexOf(1); // the crop of the head, then its mirror image
     const ofHead = (name, output) => output[name].slice(first, first + 2);
     const byView = outputs.flatMap((output) => output.classify).map((view) => [...view]);
@@ -225,26 +226,32 @@ const predictor = (() => {
     const label = argmax(probabilities);
     const variances = probabilities.map((mean, n) => sum(byView.map((view) => (view[n] - mean) ** 2)) / byView.length);
 
-    const zoomed = boxes.map((box, n) => {
-      const mean = (view) => meanOfMaps(outputs.map((output) => output.segment[2 * n + view]));
-      return pasteBack(mergeViews([mean(0), mean(1)], cropSize), cropSize, box, size);
-    });
+    const zoomed = outputs.flatMap((output) => boxes.map((box, n) => {
+      const merged = mergeViews(output.segment.slice(2 * n, 2 * n + 2), output.cropSize);
+      return pasteBack(merged, output.cropSize, box, size);
+    }));
     const crop = (map) => cropToImage(map, side, image);
     const mask = crop(thresholdByExpectedDice(resize(meanOfMaps(zoomed), size, side)));
 
-    const coarse = outputs[0].gradcam[0].length / probabilities.length;
-    const ofClass = (view) => view.subarray(label * coarse, (label + 1) * coarse);
-    const heads = outputs.map((output) => mergeViews(ofHead("gradcam", output).map(ofClass), Math.sqrt(coarse)));
-    const pasted = pasteBack(resize(meanOfMaps(heads), Math.sqrt(coarse), cropSize), cropSize, head, size);
+    const heads = outputs.map((output) => {
+      const coarse = output.gradcam[0].length / probabilities.length;
+      const ofClass = (view) => view.subarray(label * coarse, (label + 1) * coarse);
+      const merged = mergeViews(ofHead("gradcam", output).map(ofClass), Math.sqrt(coarse));
+      return resize(merged, Math.sqrt(coarse), cropSize);
+    });
+    const pasted = pasteBack(meanOfMaps(heads), cropSize, head, size);
     const gradcam = crop(resize(pasted, size, side));
     const greatest = gradcam.reduce((a, b) => Math.max(a, b), 1e-9);
 
-    const maps = outputs.map((output) => mergeViews(ofHead("segment", output), cropSize));
-    const masks = maps.map(thresholdByExpectedDice);
-    const meanMask = thresholdByExpectedDice(meanOfMaps(maps));
-    const thumbnail = makeThumbnail(views[first], cropSize, config.thumbnail_size);
-    const scores = networks.map(({ reference }, n) => (
-      oodScores(reference, ofHead("features", outputs[n])[0], expectedDice(maps[n], masks[n]), thumbnail)));
+    const maps = outputs.map((output) => mergeViews(ofHead("segment", output), output.cropSize));
+    const ofOneSize = maps.map((map, n) => resize(map, outputs[n].cropSize, cropSize));
+    const masks = ofOneSize.map(thresholdByExpectedDice);
+    const meanMask = thresholdByExpectedDice(meanOfMaps(ofOneSize));
+    const scores = networks.map(({ reference }, n) => {
+      const thumbnail = makeThumbnail(outputs[n].views[first], outputs[n].cropSize, config.thumbnail_size);
+      const expected = expectedDice(maps[n], thresholdByExpectedDice(maps[n]));
+      return oodScores(reference, ofHead("features", outputs[n])[0], expected, thumbnail);
+    });
     return {
       gray: crop(gray),
       rows: image.rows,

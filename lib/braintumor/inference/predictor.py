@@ -3,7 +3,7 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
@@ -17,11 +17,12 @@ from braintumor.evaluation import masks
 from braintumor.inference.formats import InputImage, read_image
 from braintumor.inference.ood import OOD_SCORES, THUMBNAIL_SIZE, compute_ood_scores
 from braintumor.models.head_crop import paste_back
-from braintumor.models.tta import predict_views
+from braintumor.models.tta import ZOOMS, predict_views
 
 PUBLISHED = "results/published/full"  # the run of the networks in models/
 RESTORE = "Restore it (`git checkout models`)"
 BATCH_SIZE = 16  # crops
+MAPS = "segment", "gradcam"  # outputs with rows and columns
 IMAGE_SIZE = 256  # pixels per side of the slice that the head is cropped from
 
 
@@ -79,36 +80,45 @@ def find_networks(fold=None, directory="models"):
     return paths
 
 
+class OnnxNetwork:
+    """A network in an ONNX file of `export_onnx`, which is called on crops."""
+
+    def __init__(self, path):
+        """Load a file; one that is damaged raises DatasetError."""
+        options = SessionOptions()
+        options.intra_op_num_threads = 1  # the networks run side by side
+        with file_errors(path, RESTORE):
+            providers = ["CPUExecutionProvider"]
+            self.session = InferenceSession(path, options, providers=providers)
+        self.crop_size = self.session.get_inputs()[0].shape[-1]
+
+    def __call__(self, crops):
+        """Predict crops (n, side, side, 1): {name: (n, ...)}, channels last."""
+        inputs = np.moveaxis(crops, -1, 1).astype(np.float32)
+        starts = range(0, len(inputs), BATCH_SIZE)  # at once they would need gigabytes
+        batches = [inputs[n : n + BATCH_SIZE] for n in starts]
+        results = [self.session.run(None, {"image": batch}) for batch in batches]
+        names = [output.name for output in self.session.get_outputs()]
+        arrays = (np.concatenate(parts) for parts in zip(*results, strict=True))
+        outputs = dict(zip(names, arrays, strict=True))
+        maps = {name: np.moveaxis(outputs[name], 1, -1) for name in MAPS}
+        return outputs | maps
+
+
 class Ensemble:
-    """Networks in ONNX files, which one call runs on the same crops."""
+    """Networks in ONNX files, which predict the same slices."""
 
     def __init__(self, paths):
         self.pool = ThreadPoolExecutor()  # a thread per network: same bytes
-        self.sessions = list(self.pool.map(load_network, paths))
-        self.crop_size = self.sessions[0].get_inputs()[0].shape[-1]
+        self.networks = list(self.pool.map(OnnxNetwork, paths))
 
-    def __call__(self, crops):
-        """Predict crops (n, side, side, 1): {name: (n, ...)}, networks on axis 1.
+    def predict(self, images, zooms=ZOOMS):
+        """Predict slices by each network: a list of the outputs of `predict_views`."""
 
-        "segment" and "gradcam" have the axes side, side and channel, and "segment" is
-        the mean over networks; "maps" (n, n_networks, side, side) are those of each.
-        """
-        results = self.pool.map(partial(_run, crops=crops), self.sessions)
-        arrays = [np.stack(values, 1) for values in zip(*results, strict=True)]
-        names = [output.name for output in self.sessions[0].get_outputs()]
-        outputs = dict(zip(names, arrays, strict=True))
-        outputs["maps"] = outputs["segment"][:, :, 0]
-        outputs["segment"] = outputs["maps"].mean(axis=1)[..., None]
-        outputs["gradcam"] = np.moveaxis(outputs["gradcam"].mean(axis=1), 1, -1)
-        return outputs
+        def predict(network):
+            return predict_views(network, images, network.crop_size, zooms=zooms)
 
-
-def _run(session, crops):
-    """Run a network on crops in batches: at once they would need gigabytes."""
-    inputs = np.moveaxis(crops, -1, 1).astype(np.float32)
-    batches = [inputs[n : n + BATCH_SIZE] for n in range(0, len(inputs), BATCH_SIZE)]
-    outputs = [session.run(None, {"image": batch}) for batch in batches]
-    return [np.concatenate(values) for values in zip(*outputs, strict=True)]
+        return list(self.pool.map(predict, self.networks))
 
 
 class Predictor:
@@ -122,40 +132,58 @@ class Predictor:
     def predict(self, image):
         """Predict an InputImage; returns a Prediction."""
         x = preprocess_slice(image.square_pixels, IMAGE_SIZE) / np.float32(255)
-        outputs = predict_views(self.ensemble, x[None], self.ensemble.crop_size)
-        outputs = {name: values[0] for name, values in outputs.items()}
-        size, classify = max(image.pixels.shape), outputs["classify"]
+        networks = self.ensemble.predict(x[None])
+        networks = [{name: v[0] for name, v in views.items()} for views in networks]
+        classify = np.stack([views["classify"] for views in networks])
         probabilities = classify.mean(axis=(0, 1))
-        gradcam = merge_views(outputs["gradcam"][..., probabilities.argmax()])
-        gradcam = masks.resize_map(gradcam, self.ensemble.crop_size)
-        gradcam = paste_back(gradcam[None], outputs["box"][None], IMAGE_SIZE)[0]
-        gradcam = image.crop_to_image(masks.resize_map(gradcam, size))
-        threshold = masks.threshold_by_expected_dice
-        maps = merge_views(outputs["maps"])
-        mean_mask = threshold(maps.mean(axis=0), maps.shape[1])
-        network_masks = [threshold(m, len(m)) for m in maps]
-        agreement = np.mean([masks.compute_dice(mean_mask, m) for m in network_masks])
         fold = load_held_out_folds().get(image.patient) if image.patient else None
         is_trained = [fold not in (None, held_out_fold(n)) for n in self.names]
+        size, mask = max(image.pixels.shape), np.mean([v["mask"] for v in networks], 0)
+        gradcam = _average_gradcam(networks, probabilities.argmax())
+        gradcam = image.crop_to_image(masks.resize_map(gradcam, size))
+        maps = [merge_views(views["segment"][..., 0]) for views in networks]
         return Prediction(
             image=image,
             networks=self.names,
             probabilities=probabilities,
             probability_std=classify.std(axis=(0, 1)),
-            mask=image.crop_to_image(threshold(outputs["mask"], size)),
+            mask=image.crop_to_image(masks.threshold_by_expected_dice(mask, size)),
             gradcam=gradcam / max(gradcam.max(), 1e-9),
-            mask_agreement=round(float(agreement), 4) if len(maps) > 1 else None,
-            ood_scores=self._score_ood(outputs, maps, network_masks),
+            mask_agreement=_measure_agreement(maps) if len(maps) > 1 else None,
+            ood_scores=self._score_ood(networks, maps),
             n_models_trained_on_patient=sum(is_trained),
         )
 
-    def _score_ood(self, outputs, maps, network_masks):
-        thumbnail = make_thumbnails(outputs["crop"])
-        dice = map(masks.expected_dice, maps, network_masks)
-        inputs = zip(self.references, outputs["features"][0], dice, strict=True)
-        scores = [compute_ood_scores(*row, thumbnail) for row in inputs]
+    def _score_ood(self, networks, maps):
+        scores = []
+        for reference, views, m in zip(self.references, networks, maps, strict=True):
+            mask = masks.threshold_by_expected_dice(m, len(m))
+            dice, thumbnail = (
+                masks.expected_dice(m, mask),
+                make_thumbnails(views["crop"]),
+            )
+            inputs = views["features"][0], dice, thumbnail
+            scores.append(compute_ood_scores(reference, *inputs))
         scores = np.mean(scores, axis=0).round(3).tolist()
         return dict(zip(OOD_SCORES, scores, strict=True))
+
+
+def _average_gradcam(networks, label):
+    """Average the Grad-CAM of a class over networks: (IMAGE_SIZE, IMAGE_SIZE)."""
+    size = max(len(views["crop"]) for views in networks)
+    maps = [merge_views(views["gradcam"][..., label]) for views in networks]
+    mean = np.mean([masks.resize_map(m, size) for m in maps], axis=0)
+    return paste_back(mean[None], networks[0]["box"][None], IMAGE_SIZE)[0]
+
+
+def _measure_agreement(maps):
+    """Compute the mean Dice of the networks' masks with that of their mean map."""
+    size = max(map(len, maps))
+    maps = [masks.resize_map(m, size) for m in maps]
+    mean, *others = (
+        masks.threshold_by_expected_dice(m, size) for m in (np.mean(maps, 0), *maps)
+    )
+    return round(float(np.mean([masks.compute_dice(mean, m) for m in others])), 4)
 
 
 def merge_views(maps):
@@ -200,14 +228,6 @@ def load_held_out_folds():
     return dict(zip(table["pid"], table["fold"].tolist(), strict=True))
 
 
-def load_network(path):
-    """Load an ONNX file of `export_onnx`; one that is damaged raises DatasetError."""
-    options = SessionOptions()
-    options.intra_op_num_threads = 1  # the networks run side by side
-    with file_errors(path, RESTORE):
-        return InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def load_ood_reference(network_path):
     """Load the OOD reference beside a network; one of another network is refused."""
     path = network_path.with_suffix(".npz")
@@ -215,5 +235,5 @@ def load_ood_reference(network_path):
         reference = dict(file)
         is_match = str(reference["network"]) == sha256(network_path)
         what, got = f"SHA-256 of {network_path.name}", "another file"
-        require(is_match, what, got, "its own", RESTORE)
+        require(is_match, what, got, "that of the reference", RESTORE)
         return reference

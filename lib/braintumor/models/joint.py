@@ -50,6 +50,13 @@ def build_joint(
     return keras.Model(image, outputs, name="joint")
 
 
+def build_recorded(parameters):
+    """Build the network of a run.json, from its parameters."""
+    size, filters = parameters["head_size"], parameters["filters"]
+    options = {"air_threshold": parameters["air_threshold"]}
+    return build_joint(size, filters, encoder=parameters["network"], **options)
+
+
 def _encode(image, filters):
     """Return the maps of the four residual stages, from fine to coarse."""
     x = layers.ReLU()(convolve(image, filters // 2))
