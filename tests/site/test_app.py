@@ -99,8 +99,8 @@ def test_gallery_filters_slices_and_has_pages(prepared):
     assert shown_files(str(row.label), row.pid, row.plane) == same.tolist()
     assert not shown_files(plane="oblique")
     of_class = index.query("label == 1")["file"].head(pages.N_THUMBNAILS)
-    of_others = index.query("label != 1")["pid"].iloc[0]
-    assert shown_files("1", of_others) == of_class.tolist()
+    of_other_class = index.query("label != 1")["pid"].iloc[0]
+    assert shown_files("1", of_other_class) == of_class.tolist()
     assert shown_files(start=10**6)[-1] == row.file
 
 

@@ -65,5 +65,5 @@ def test_links_and_outline_lead_inside(book):
     pages = [item for item in book.outline if not isinstance(item, list)]
     assert [number(item) for item in pages] == [0, 2, 4]
     sections = [item[0] for item in book.outline if isinstance(item, list)]
-    found = [(item.title, number(item)) for item in sections]
-    assert found == [("Summary", 1), ("Summary", 3), ("Summary", 5)]
+    assert [number(item) for item in sections] == [1, 3, 5]
+    assert {item.title for item in sections} == {"Summary"}

@@ -37,8 +37,8 @@ def take(images, targets, n_epochs=2, seed=0, augmentation=None, **settings):
     return list(islice(batches, STEPS * n_epochs))
 
 
-def is_equal(batches, others):
-    pairs = zip(keras.tree.flatten(batches), keras.tree.flatten(others), strict=True)
+def is_equal(batches, repeated):
+    pairs = zip(keras.tree.flatten(batches), keras.tree.flatten(repeated), strict=True)
     return all(np.array_equal(*pair) for pair in pairs)
 
 

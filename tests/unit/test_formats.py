@@ -183,9 +183,9 @@ def test_file_of_any_name_is_read_or_refused_on_one_line(tmp_path, name):
 def test_images_of_folders_are_listed_and_other_files_named(tmp_path, caplog):
     folder = tmp_path / "set"
     names = ["1.MAT", "2.mat", "10.mat", "sub/a9.nii.gz", "sub/a10.nii.gz", "x.DCM"]
-    others = ["cvind.mat", "notes.txt", "2.bmp", "DICOMDIR"]
-    others += [".hidden/3.mat", ".4.png", "__MACOSX/5.png", "Thumbs.db"]
-    for name in [*reversed(names), *others]:
+    ignored = ["cvind.mat", "notes.txt", "2.bmp", "DICOMDIR"]
+    ignored += [".hidden/3.mat", ".4.png", "__MACOSX/5.png", "Thumbs.db"]
+    for name in [*reversed(names), *ignored]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     (folder / "folder.png").mkdir()

@@ -64,8 +64,8 @@ def test_declared_values_are_returned_or_all_problems_in_one_message():
 def test_invalid_value_is_named(name, value):
     with pytest.raises(ParameterError, match=f"^{name}: ") as caught:
         check_parameters(namespace(**{name: value}))
-    others = set(DECLARED) - {name}
-    assert not any(f"{other}: " in str(caught.value) for other in others)
+    correct = set(DECLARED) - {name}
+    assert not any(f"{n}: " in str(caught.value) for n in correct)
 
 
 def test_parameters_of_a_notebook_are_its_defaults_and_the_overrides():

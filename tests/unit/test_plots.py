@@ -156,8 +156,8 @@ def test_figure_displays_as_html_with_caption_and_alt():
 def test_every_layer_is_in_one_block(build):
     model = build(64)
     blocks = find_blocks(model)
-    found = [layer.name for block in blocks for layer in block.layers]
+    names = [layer.name for block in blocks for layer in block.layers]
     inputs = {x.name for x in model.layers if isinstance(x, layers.InputLayer)}
-    assert sorted(found) == sorted({x.name for x in model.layers} - inputs)
+    assert sorted(names) == sorted({x.name for x in model.layers} - inputs)
     assert sum(block.n_parameters for block in blocks) == model.count_params()
     assert not blocks[0].parents and all(block.parents for block in blocks[1:])

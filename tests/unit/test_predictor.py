@@ -20,14 +20,7 @@ from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.evaluation.scores import load_predictions
 from braintumor.inference import predictor as module
 from braintumor.inference.formats import InputImage, read_image
-from braintumor.inference.predictor import (
-    Ensemble,
-    OnnxNetwork,
-    Predictor,
-    find_networks,
-    load_held_out_folds,
-    predict_files,
-)
+from braintumor.inference.predictor import Ensemble, Predictor, find_networks
 from braintumor.models.joint import build_joint
 from braintumor.models.tta import predict_views
 
@@ -82,7 +75,7 @@ def test_predictions_of_phantom_slices_and_of_patients_of_the_training_data(
     noise = np.random.default_rng(0).integers(0, 255, (256, 256))
     prediction = predictor.predict(InputImage("noise", noise))
     assert prediction.warnings and prediction.ood_scores["reconstruction"] > 1
-    pid, fold = next(iter(load_held_out_folds().items()))
+    pid, fold = next(iter(module.load_held_out_folds().items()))
     known, held_out = replace(image, patient=pid), find_networks(fold)
     n_trained = len(find_networks()) - len(held_out)
     assert predictor.predict(known).n_models_trained_on_patient == n_trained > 0
@@ -92,13 +85,12 @@ def test_predictions_of_phantom_slices_and_of_patients_of_the_training_data(
 
 def test_prediction_is_the_mean_of_its_networks(image):
     paths = find_networks(fold=1)
+    mean = Predictor(paths).predict(image)
     singles = [Predictor([path]).predict(image) for path in paths]
-    together = Predictor(paths).predict(image)
-    mean = np.mean([single.probabilities for single in singles], axis=0)
-    assert together.probabilities == pytest.approx(mean, abs=1e-5)
-    for name, score in together.ood_scores.items():
-        mean = np.mean([single.ood_scores[name] for single in singles])
-        assert score == pytest.approx(mean, abs=2e-3)
+    expected = np.mean([s.probabilities for s in singles], axis=0)
+    assert mean.probabilities == pytest.approx(expected, abs=1e-5)
+    expected = np.mean([[*s.ood_scores.values()] for s in singles], axis=0)
+    assert [*mean.ood_scores.values()] == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.fixture
@@ -115,7 +107,7 @@ def test_networks_of_different_sizes_predict_the_same_slices(models):
     networks = Ensemble(models).predict(x)
     for path, size, outputs in zip(models, (32, 48), networks, strict=True):
         assert outputs["crop"].shape == (2, size, size)
-        expected = predict_views(OnnxNetwork(path), x, size)
+        expected = predict_views(module.OnnxNetwork(path), x, size)
         for name in ("classify", "mask", "features", "gradcam"):
             assert np.allclose(outputs[name], expected[name], atol=1e-5)
 
@@ -135,7 +127,7 @@ def test_gradcam_is_that_of_gradients(joint, models):
     )
     expected = maps @ gradients.reshape(maps.shape).sum(axis=(0, 1))
     assert expected.max() > 0
-    gradcam = OnnxNetwork(models[0])(x)["gradcam"][0, ..., 0]
+    gradcam = module.OnnxNetwork(models[0])(x)["gradcam"][0, ..., 0]
     assert gradcam == pytest.approx(np.maximum(expected, 0), rel=1e-2, abs=1e-3)
 
 
@@ -151,7 +143,7 @@ def test_held_out_predictions_are_the_published_ones(tmp_path):
         for task in ("classify", "segment")
     )
     paths = [tmp_path / f"{n}.mat" for n in files]
-    predictions = [prediction for _, prediction in predict_files(paths, held_out=True)]
+    predictions = dict(module.predict_files(paths, held_out=True)).values()
     for prediction, fold in zip(predictions, classified["fold"], strict=True):
         assert prediction.networks == tuple(p.stem for p in find_networks(fold))
     probabilities = np.array([p.probabilities for p in predictions])

@@ -32,17 +32,15 @@ JOINT = {"epochs": 1, "image_size": 64, "head_size": 32, "filters": 16}
 def execute(make_project, phantom_folder, tmp_path_factory):
     """execute(lab, results, **parameters) in a copy of the project: the notebook."""
     project = make_project(tmp_path_factory.mktemp("labs"))
-    given = {"data": str(phantom_folder)}
 
     def execute(lab, results=None, **parameters):
         path = project.folder / "notebooks" / "labs" / f"{lab}.ipynb"
         out = project.folder / "out.ipynb"
         if results:
             parameters = {"results": str(results), "threads": 1} | parameters
-        cwd = str(project.folder)
-        papermill.execute_notebook(
-            str(path), str(out), given | parameters, cwd=cwd, progress_bar=False
-        )
+        parameters = {"data": str(phantom_folder)} | parameters
+        options = {"cwd": str(project.folder), "progress_bar": False}
+        papermill.execute_notebook(str(path), str(out), parameters, **options)
         return nbformat.read(out, 4)
 
     with pytest.MonkeyPatch.context() as patch:

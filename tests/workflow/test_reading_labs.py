@@ -73,9 +73,9 @@ def test_metrics_lab_compares_the_coverage_of_intervals(execute):
 def test_own_run_is_evaluated_with_and_without_a_history(
     execute, run, phantom_folder, tmp_path
 ):
-    given = {"run": str(run), "data": str(phantom_folder), "n_bootstrap": 20}
-    given |= {"compared_runs": [f"{run}/../{run.name}"], "save_scores": True}
-    outputs = execute("05_evaluate", **given)[1]
+    parameters = {"run": str(run), "data": str(phantom_folder), "n_bootstrap": 20}
+    parameters |= {"compared_runs": [f"{run}/../{run.name}"], "save_scores": True}
+    outputs = execute("05_evaluate", **parameters)[1]
     assert re.search("plane +(axial|coronal)", outputs) and "Epochs kept" in outputs
     assert "mean Dice" in json.loads((run / "scores.json").read_text())["segment"]
     shutil.copytree(run, tmp_path / "run")
@@ -88,21 +88,21 @@ def test_own_run_is_evaluated_with_and_without_a_history(
 
 
 def test_published_run_is_evaluated_but_its_scores_are_not_saved(execute):
-    given = {"run": f"{PUBLISHED}/first-edition", "n_bootstrap": 20}
-    assert "0.948" in execute("05_evaluate", **given)[1]
+    parameters = {"run": f"{PUBLISHED}/first-edition", "n_bootstrap": 20}
+    assert "0.948" in execute("05_evaluate", **parameters)[1]
     with pytest.raises(PapermillExecutionError, match="save_scores"):
-        execute("05_evaluate", save_scores=True, **given)
+        execute("05_evaluate", save_scores=True, **parameters)
 
 
 def test_slice_is_predicted_by_the_fold_that_held_it_out(execute, run, phantom_folder):
-    given = {"run": str(run), "data": str(phantom_folder)}
+    parameters = {"run": str(run), "data": str(phantom_folder)}
     table = pd.read_csv(run / "classify" / "fold-2" / "predictions.csv")
     y_pred = LABELS[table.loc[0, PROBABILITY_COLUMNS].to_numpy().argmax() + 1]
-    _, outputs = execute("06_predict", **given)
+    _, outputs = execute("06_predict", **parameters)
     assert re.search(f"slice {table['file'][0]} +{y_pred} ", outputs)
     file = next(n for n in range(1, 100) if n not in set(table["file"]))
     with pytest.raises(PapermillExecutionError, match=f"file: got {file}"):
-        execute("06_predict", file=file, **given)
+        execute("06_predict", file=file, **parameters)
 
 
 def test_exercises_are_solved_from_the_published_tables(execute):
