@@ -97,7 +97,7 @@ def bench_inference(directory):
 
     from braintumor.inference.formats import read_image
     from braintumor.inference.predictor import Predictor, find_networks, predict_files
-    from braintumor.models.joint import build_recorded, load_onnx_weights
+    from braintumor.models.joint import build_from_parameters, load_onnx_weights
     from braintumor.models.tta import predict_views
 
     paths = [source.path for source in find_slices(directory)][:200]
@@ -107,7 +107,7 @@ def bench_inference(directory):
     start = time.perf_counter() - started
     parameters = load_parameters()
     for path in find_networks():
-        networks.append(build_recorded(parameters[path.stem]))
+        networks.append(build_from_parameters(parameters[path.stem]))
         load_onnx_weights(networks[-1], path)
 
     def predict_in_a_loop(path):

@@ -32,6 +32,7 @@ OUT = ROOT / "results/published/shifts"
 NETWORKS = {"published": "models", "first edition": "data/first-edition/models"}
 STEP = 4  # every fourth slice is shifted
 SEED = 1
+CHUNK = 64  # slices
 # of slices in [0, 1]; training varies gamma, blur and noise, but not so far
 SHIFTS = {
     "none": lambda image, rng: image,
@@ -49,10 +50,14 @@ def shift_slices(images, name):
     return np.rint(np.clip(shifted, 0, 1) * 255).astype(np.uint8)
 
 
-def predict(networks, images, name):
-    """Predict slices by networks: a list of one of the outputs of `predict_views`."""
-    outputs = networks.predict(images / np.float32(255), zooms=(1.0,))
-    return [views[name] for views in outputs]
+def predict_output(networks, images, name):
+    """Predict one output of `predict_views`: (n_networks, n, ...)."""
+    parts = []
+    for n in range(0, len(images), CHUNK):  # at once they would need gigabytes
+        x = images[n : n + CHUNK] / np.float32(255)
+        outputs = networks.predict(x, zooms=(1.0,))
+        parts.append(np.stack([output[name] for output in outputs]))
+    return np.concatenate(parts, axis=1)
 
 
 def predict_shifts(networks, prepared, rows):
@@ -62,7 +67,8 @@ def predict_shifts(networks, prepared, rows):
     parts = []
     for name in SHIFTS:
         shifted = shift_slices(prepared.images[rows], name)
-        probabilities = np.mean(predict(networks, shifted, "classify"), axis=(0, 2))
+        probabilities = predict_output(networks, shifted, "classify")
+        probabilities = probabilities.mean(axis=(0, 2))
         probabilities = pd.DataFrame(probabilities, columns=PROBABILITY_COLUMNS)
         parts.append(table.assign(shift=name).join(probabilities))
     return pd.concat(parts)
@@ -77,8 +83,8 @@ def fit_probe(features, is_mr):
 def probe_sources(networks, prepared, fold):
     """Predict the source MR of a fold's gliomas from the networks' features."""
     gliomas = prepared.index[prepared.index["label"] == 2]
-    features = predict(networks, prepared.images[gliomas.index], "features")
-    x, is_mr = np.hstack([f[:, 0] for f in features]), gliomas["source"] == "MR"
+    features = predict_output(networks, prepared.images[gliomas.index], "features")
+    x, is_mr = np.hstack(features[:, :, 0]), gliomas["source"] == "MR"
     is_test = gliomas["fold"].to_numpy() == fold
     model = fit_probe(x[~is_test], is_mr[~is_test])
     table = gliomas[is_test][["file", "pid", "fold", "plane"]]

@@ -1,7 +1,8 @@
 """Predict each fold by all networks of a run that held it out.
 
-The networks of a fold differ in seed, so each has other validation patients. Classes
-and maps are averaged over networks and views. The validation table of a fold has the
+The networks of a fold differ in seed, so each has other validation patients, and may
+differ in encoder and size; run.json has the parameters that they share. Classes and
+maps are averaged over networks and views. The validation table of a fold has the
 ensembles' predictions for the other folds; a temperature is fitted to them.
 """
 
@@ -53,24 +54,35 @@ def log_fold(tables, fold, record):
     row |= {
         "commit": (record["git"]["commit"] or "")[:10],
         "eval_split": "test",
-        "input_size": parameters["head_size"],
+        "input_size": parameters.get("head_size"),
         "n_slices": len(tables["classify"]),
         "minutes": round(record["seconds"] / 60, 1),
         "digest": record["data"]["digest"][:12],
     }
-    row = pd.DataFrame([row])[columns].round(4)
+    row = pd.DataFrame([row]).reindex(columns=columns).round(4)
     row.to_csv(path, mode="a", index=False, header=False)
+
+
+def _share_parameters(records):
+    """Return the parameters that are the same in all records."""
+    first, *remaining = (record["parameters"] for record in records)
+    return {
+        name: value
+        for name, value in first.items()
+        if all(other.get(name) == value for other in remaining)
+    }
 
 
 def predict_ensemble(data, paths, out):
     """Predict by the networks beside `paths`, run.json files; write to a run folder."""
     records = export_networks(map(Path, paths), out / "models")
     first = next(iter(records.values()))
-    parameters, info = first["parameters"], first["data"]
+    parameters, info = _share_parameters(records.values()), first["data"]
     prepared = open_data(data, parameters["image_size"])
     if prepared.info["digest"] != info["digest"]:
         raise DatasetError(f"{data}: got other slices than those of {out}. Correct it.")
-    folds = assign_folds(prepared.index, parameters["protocol"], parameters["seed"])
+    seed = first["parameters"]["seed"]  # has no effect on folds that networks share
+    folds = assign_folds(prepared.index, parameters["protocol"], seed)
     tables = predict_folds(prepared, folds, out / "models")
     finished = f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}"
     for fold in FOLDS:

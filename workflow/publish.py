@@ -34,7 +34,7 @@ from braintumor.inference.predictor import (
     merge_views,
     network_name,
 )
-from braintumor.models.joint import build_recorded
+from braintumor.models.joint import build_from_parameters
 from braintumor.models.tta import predict_views
 
 CARD_SCORES = {
@@ -137,18 +137,16 @@ def render_card(published, models):
 
 def describe_network(path, parameters):
     """Describe a network for the card: a dict."""
-    encoder, n_parameters = (
-        parameters["network"],
-        build_recorded(parameters).count_params(),
-    )
-    call = "{head_size}, {filters}, air_threshold={air_threshold}".format(**parameters)
+    n_parameters = build_from_parameters(parameters).count_params()
+    call = '{head_size}, {filters}, air_threshold={air_threshold}, encoder="{network}"'
     return {
         "name": path.name,
         "fold": held_out_fold(path.stem),
-        "encoder": encoder,
+        "head_size": parameters["head_size"],
+        "encoder": parameters["network"],
         "parameters": f"{n_parameters / 1e6:.2f}",
         "digest": sha256(path)[:16],
-        "call": f'{call}, encoder="{encoder}"',
+        "call": call.format(**parameters),
     }
 
 

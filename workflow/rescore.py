@@ -17,14 +17,23 @@ from braintumor.evaluation.metrics import PROBABILITY_COLUMNS, score_masks
 from braintumor.evaluation.scores import load_predictions, summary_metrics
 from braintumor.inference.predictor import PUBLISHED, Ensemble, find_networks
 
+CHUNK = 64  # slices
+
 
 def predict_tables(ensemble, prepared, table):
     """Predict the slices of `table`; returns {task: predictions table}."""
+    # at once they would need gigabytes
+    chunks = [table[n : n + CHUNK] for n in range(0, len(table), CHUNK)]
+    parts = [_predict_chunk(ensemble, prepared, chunk) for chunk in chunks]
+    return {task: pd.concat([part[task] for part in parts]) for task in parts[0]}
+
+
+def _predict_chunk(ensemble, prepared, table):
     rows = pd.Index(prepared.index["file"]).get_indexer(table["file"])
-    slices = prepared.images[rows] / np.float32(255)
-    networks, threshold = ensemble.predict(slices), threshold_by_expected_dice
-    maps = np.mean([outputs["mask"] for outputs in networks], axis=0)
-    probabilities = np.mean([o["classify"] for o in networks], axis=(0, 2))
+    outputs = ensemble.predict(prepared.images[rows] / np.float32(255))
+    maps = np.mean([output["mask"] for output in outputs], axis=0)
+    probabilities = np.mean([output["classify"] for output in outputs], axis=(0, 2))
+    threshold = threshold_by_expected_dice
     slices = table[["file", "pid", "fold", "y_true"]].reset_index(drop=True)
     probabilities = pd.DataFrame(probabilities, columns=PROBABILITY_COLUMNS)
     return {

@@ -23,7 +23,7 @@ from braintumor.inference.formats import read_image
 from braintumor.inference.predictor import Predictor, find_networks
 from braintumor.inference.report import NOTICE, encode_png, to_dict
 
-NETWORKS = find_networks(fold=1)[1:]  # of two sizes
+NETWORKS = find_networks(fold=1)[::2]  # of two encoders and sizes
 N_SLICES = 10
 N_BUILT_IN = 4
 PAGE = """<!doctype html><html lang="en"><head><title>Try it</title>
@@ -129,7 +129,13 @@ def assert_same(result, path, networks):
     scores = [*expected.ood_scores.values()]
     assert result["oodScores"] == pytest.approx(scores, rel=0.02, abs=0.01)
     assert result["warnings"] == expected.warnings
-    assert result["networks"] == to_dict(expected)["networks"]
+    record = to_dict(expected)
+    assert result["networks"] == record["networks"]
+    assert result["probabilityStd"] == pytest.approx(
+        record["probability_std"], abs=1e-3
+    )
+    agreement = record["mask_agreement"] or 1  # none of one network
+    assert result["maskAgreement"] == pytest.approx(agreement, abs=0.01)
 
 
 @pytest.mark.browser

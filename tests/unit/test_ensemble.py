@@ -17,31 +17,30 @@ from braintumor.models.joint import build_joint, to_float16_weights
 from braintumor.models.tta import predict_views
 
 pytestmark = pytest.mark.usefixtures("deterministic")
-PARAMETERS = {"image_size": 64, "head_size": 32, "protocol": "official"}
-PARAMETERS |= {"experiment_log": "", "task": "classify", "threads": 1}
+SIZES = {1: 32, 2: 48}  # of the head, by seed
+PARAMETERS = {"image_size": 64, "protocol": "official", "experiment_log": ""}
+PARAMETERS |= {"task": "classify", "threads": 1}
 
 
 def save_networks(run, info):
-    """Save two networks per fold: {name: weights}, and one to give them to."""
-    network, weights = to_float16_weights(build_joint(32, filters=2)), {}
-    for fold, seed in product(FOLDS, (1, 2)):
-        factor = 0.8 + fold / 10 + seed / 100
-        weights_of_fold = [np.float16(w * factor) for w in network.get_weights()]
-        parameters = PARAMETERS | {"fold": fold, "seed": seed}
+    """Save two networks per fold; returns {name: network}."""
+    networks = {}
+    for fold, (seed, size) in product(FOLDS, SIZES.items()):
+        network = to_float16_weights(build_joint(size, filters=2))
+        parameters = PARAMETERS | {"fold": fold, "seed": seed, "head_size": size}
         folder = run / f"seed-{seed}" / "joint" / "classify" / f"fold-{fold}"
         folder.mkdir(parents=True)
-        network.set_weights(weights_of_fold)
         network.save(folder / "model.keras")
         record = {"parameters": parameters, "data": info, "seconds": 1.0}
         (folder / "run.json").write_text(json.dumps(record))
-        weights[network_name(parameters)] = weights_of_fold
-    return weights, network
+        networks[network_name(parameters)] = network
+    return networks
 
 
 def test_each_fold_is_predicted_by_the_networks_that_held_it_out(
     prepared, tmp_path, monkeypatch
 ):
-    run, (weights, network) = tmp_path, save_networks(tmp_path, prepared.info)
+    run, networks = tmp_path, save_networks(tmp_path, prepared.info)
     monkeypatch.setattr(ensemble, "open_data", lambda *_: prepared)
     paths = sorted(run.glob("*/joint/classify/*/run.json"))
     ensemble.predict_ensemble("phantom", paths, run)
@@ -51,15 +50,15 @@ def test_each_fold_is_predicted_by_the_networks_that_held_it_out(
     for record in records:
         fold, names = record["parameters"]["fold"], record["networks"]
         assert names == [f"without-{fold}", f"without-{fold}_seed2"]
+        assert not {"seed", "head_size"} & {*record["parameters"]}  # not shared
         folder = run / "joint" / "classify" / f"fold-{fold}"
         validation = pd.read_csv(folder / "validation.csv")
         assert set(validation["file"]) == set(table.loc[table["fold"] != fold, "file"])
     rows = np.flatnonzero(prepared.index["fold"] == fold)[:4]
     x, outputs = prepared.images[rows] / np.float32(255), []
-    for name in names:
-        network.set_weights(weights[name])
-        predict = partial(network.predict, verbose=0)
-        outputs.append(predict_views(predict, x, 32)["classify"])
+    for name, size in zip(names, SIZES.values(), strict=True):
+        predict = partial(networks[name].predict, verbose=0)
+        outputs.append(predict_views(predict, x, size)["classify"])
     files = prepared.index["file"].iloc[rows]
     probabilities = table.set_index("file").loc[files, PROBABILITY_COLUMNS]
     assert np.allclose(probabilities, np.mean(outputs, axis=(0, 2)), atol=1e-5)

@@ -218,7 +218,6 @@ const predictor = (() => {
       });
       outputs.push({ cropSize, views, ...await runNetwork(network, views, cropSize) });
     }
-    const cropSize = Math.max(...outputs.map((output) => output.cropSize));
     const first = 2 * zooms.indexOf(1); // the crop of the head, then its mirror image
     const ofHead = (name, output) => output[name].slice(first, first + 2);
     const byView = outputs.flatMap((output) => output.classify).map((view) => [...view]);
@@ -226,31 +225,30 @@ const predictor = (() => {
     const label = argmax(probabilities);
     const variances = probabilities.map((mean, n) => sum(byView.map((view) => (view[n] - mean) ** 2)) / byView.length);
 
-    const zoomed = outputs.flatMap((output) => boxes.map((box, n) => {
+    const maps = outputs.map((output) => meanOfMaps(boxes.map((box, n) => {
       const merged = mergeViews(output.segment.slice(2 * n, 2 * n + 2), output.cropSize);
       return pasteBack(merged, output.cropSize, box, size);
-    }));
+    })));
+    const meanMap = meanOfMaps(maps);
     const crop = (map) => cropToImage(map, side, image);
-    const mask = crop(thresholdByExpectedDice(resize(meanOfMaps(zoomed), size, side)));
+    const mask = crop(thresholdByExpectedDice(resize(meanMap, size, side)));
 
-    const heads = outputs.map((output) => {
+    const gradcams = outputs.map((output) => {
       const coarse = output.gradcam[0].length / probabilities.length;
       const ofClass = (view) => view.subarray(label * coarse, (label + 1) * coarse);
       const merged = mergeViews(ofHead("gradcam", output).map(ofClass), Math.sqrt(coarse));
-      return resize(merged, Math.sqrt(coarse), cropSize);
+      return pasteBack(resize(merged, Math.sqrt(coarse), output.cropSize), output.cropSize, head, size);
     });
-    const pasted = pasteBack(meanOfMaps(heads), cropSize, head, size);
-    const gradcam = crop(resize(pasted, size, side));
+    const gradcam = crop(resize(meanOfMaps(gradcams), size, side));
     const greatest = gradcam.reduce((a, b) => Math.max(a, b), 1e-9);
 
-    const maps = outputs.map((output) => mergeViews(ofHead("segment", output), output.cropSize));
-    const ofOneSize = maps.map((map, n) => resize(map, outputs[n].cropSize, cropSize));
-    const masks = ofOneSize.map(thresholdByExpectedDice);
-    const meanMask = thresholdByExpectedDice(meanOfMaps(ofOneSize));
-    const scores = networks.map(({ reference }, n) => {
-      const thumbnail = makeThumbnail(outputs[n].views[first], outputs[n].cropSize, config.thumbnail_size);
-      const expected = expectedDice(maps[n], thresholdByExpectedDice(maps[n]));
-      return oodScores(reference, ofHead("features", outputs[n])[0], expected, thumbnail);
+    const meanMask = thresholdByExpectedDice(meanMap);
+    const agreements = maps.map((map) => dice(meanMask, thresholdByExpectedDice(map)));
+    const scores = outputs.map((output, n) => {
+      const map = mergeViews(ofHead("segment", output), output.cropSize);
+      const expected = expectedDice(map, thresholdByExpectedDice(map));
+      const thumbnail = makeThumbnail(output.views[first], output.cropSize, config.thumbnail_size);
+      return oodScores(networks[n].reference, ofHead("features", output)[0], expected, thumbnail);
     });
     return {
       gray: crop(gray),
@@ -262,7 +260,7 @@ const predictor = (() => {
       probabilityStd: Math.sqrt(variances[label]),
       mask,
       gradcam: gradcam.map((value) => value / greatest),
-      maskAgreement: sum(masks.map((other) => dice(meanMask, other))) / masks.length,
+      maskAgreement: sum(agreements) / agreements.length,
       oodScores: meanOfMaps(scores).map((score) => Math.round(1000 * score) / 1000),
     };
   }

@@ -132,58 +132,60 @@ class Predictor:
     def predict(self, image):
         """Predict an InputImage; returns a Prediction."""
         x = preprocess_slice(image.square_pixels, IMAGE_SIZE) / np.float32(255)
-        networks = self.ensemble.predict(x[None])
-        networks = [{name: v[0] for name, v in views.items()} for views in networks]
-        classify = np.stack([views["classify"] for views in networks])
+        outputs = [_first_slice(views) for views in self.ensemble.predict(x[None])]
+        classify = np.stack([output["classify"] for output in outputs])
         probabilities = classify.mean(axis=(0, 1))
+        maps = np.stack([output["mask"] for output in outputs])
+        gradcams = [_paste_gradcam(o, probabilities.argmax()) for o in outputs]
+        size = max(image.pixels.shape)
+        gradcam = masks.resize_map(np.mean(gradcams, axis=0), size)
+        gradcam = image.crop_to_image(gradcam)
+        mask = masks.threshold_by_expected_dice(maps.mean(axis=0), size)
         fold = load_held_out_folds().get(image.patient) if image.patient else None
         is_trained = [fold not in (None, held_out_fold(n)) for n in self.names]
-        size, mask = max(image.pixels.shape), np.mean([v["mask"] for v in networks], 0)
-        gradcam = _average_gradcam(networks, probabilities.argmax())
-        gradcam = image.crop_to_image(masks.resize_map(gradcam, size))
-        maps = [merge_views(views["segment"][..., 0]) for views in networks]
         return Prediction(
             image=image,
             networks=self.names,
             probabilities=probabilities,
             probability_std=classify.std(axis=(0, 1)),
-            mask=image.crop_to_image(masks.threshold_by_expected_dice(mask, size)),
+            mask=image.crop_to_image(mask),
             gradcam=gradcam / max(gradcam.max(), 1e-9),
             mask_agreement=_measure_agreement(maps) if len(maps) > 1 else None,
-            ood_scores=self._score_ood(networks, maps),
+            ood_scores=self._score_ood(outputs),
             n_models_trained_on_patient=sum(is_trained),
         )
 
-    def _score_ood(self, networks, maps):
+    def _score_ood(self, outputs):
+        """Average the OOD scores of one slice over networks: {score: float}."""
         scores = []
-        for reference, views, m in zip(self.references, networks, maps, strict=True):
-            mask = masks.threshold_by_expected_dice(m, len(m))
-            dice, thumbnail = (
-                masks.expected_dice(m, mask),
-                make_thumbnails(views["crop"]),
-            )
-            inputs = views["features"][0], dice, thumbnail
-            scores.append(compute_ood_scores(reference, *inputs))
+        for reference, output in zip(self.references, outputs, strict=True):
+            head = merge_views(output["segment"][..., 0])
+            mask = masks.threshold_by_expected_dice(head, len(head))
+            dice = masks.expected_dice(head, mask)
+            thumbnail, features = make_thumbnails(output["crop"]), output["features"][0]
+            scores.append(compute_ood_scores(reference, features, dice, thumbnail))
         scores = np.mean(scores, axis=0).round(3).tolist()
         return dict(zip(OOD_SCORES, scores, strict=True))
 
 
-def _average_gradcam(networks, label):
-    """Average the Grad-CAM of a class over networks: (IMAGE_SIZE, IMAGE_SIZE)."""
-    size = max(len(views["crop"]) for views in networks)
-    maps = [merge_views(views["gradcam"][..., label]) for views in networks]
-    mean = np.mean([masks.resize_map(m, size) for m in maps], axis=0)
-    return paste_back(mean[None], networks[0]["box"][None], IMAGE_SIZE)[0]
+def _first_slice(outputs):
+    return {name: values[0] for name, values in outputs.items()}
+
+
+def _paste_gradcam(output, label):
+    """Return a network's Grad-CAM of a class: (IMAGE_SIZE, IMAGE_SIZE)."""
+    head = masks.resize_map(
+        merge_views(output["gradcam"][..., label]), len(output["crop"])
+    )
+    return paste_back(head[None], output["box"][None], IMAGE_SIZE)[0]
 
 
 def _measure_agreement(maps):
-    """Compute the mean Dice of the networks' masks with that of their mean map."""
-    size = max(map(len, maps))
-    maps = [masks.resize_map(m, size) for m in maps]
-    mean, *others = (
-        masks.threshold_by_expected_dice(m, size) for m in (np.mean(maps, 0), *maps)
-    )
-    return round(float(np.mean([masks.compute_dice(mean, m) for m in others])), 4)
+    """Compute the mean Dice of masks from maps (n, side, side) and from their mean."""
+    threshold, size = masks.threshold_by_expected_dice, maps.shape[1]
+    mean_mask = threshold(maps.mean(axis=0), size)
+    dice = [masks.compute_dice(mean_mask, threshold(m, size)) for m in maps]
+    return round(float(np.mean(dice)), 4)
 
 
 def merge_views(maps):

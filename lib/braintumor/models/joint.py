@@ -50,11 +50,14 @@ def build_joint(
     return keras.Model(image, outputs, name="joint")
 
 
-def build_recorded(parameters):
-    """Build the network of a run.json, from its parameters."""
-    size, filters = parameters["head_size"], parameters["filters"]
-    options = {"air_threshold": parameters["air_threshold"]}
-    return build_joint(size, filters, encoder=parameters["network"], **options)
+def build_from_parameters(parameters):
+    """Build the network of the parameters in a run.json, a dict, with both outputs."""
+    return build_joint(
+        parameters["head_size"],
+        parameters["filters"],
+        air_threshold=parameters["air_threshold"],
+        encoder=parameters["network"],
+    )
 
 
 def _encode(image, filters):
