@@ -131,11 +131,9 @@ def assert_same(result, path, networks):
     assert result["warnings"] == expected.warnings
     record = to_dict(expected)
     assert result["networks"] == record["networks"]
-    assert result["probabilityStd"] == pytest.approx(
-        record["probability_std"], abs=1e-3
-    )
-    agreement = record["mask_agreement"] or 1  # none of one network
-    assert result["maskAgreement"] == pytest.approx(agreement, abs=0.01)
+    expected = record["probability_std"], record["mask_agreement"] or 1
+    values = result["probabilityStd"], result["maskAgreement"]
+    assert values == pytest.approx(expected, abs=0.005)
 
 
 @pytest.mark.browser
