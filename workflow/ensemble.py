@@ -50,8 +50,9 @@ def log_fold(tables, fold, record):
     path = ROOT / parameters["experiment_log"]
     columns = pd.read_csv(path, nrows=0).columns
     tables = {task: table[table["fold"] == fold] for task, table in tables.items()}
-    row = parameters | record | summary_metrics(tables)
+    row = parameters | summary_metrics(tables)
     row |= {
+        "finished": record["finished"],
         "commit": (record["git"]["commit"] or "")[:10],
         "eval_split": "test",
         "input_size": parameters.get("head_size"),
