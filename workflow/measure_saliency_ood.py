@@ -149,4 +149,6 @@ def measure(data, out=f"{PUBLISHED}/saliency_ood", run=PUBLISHED, models="models
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     measure(*sys.argv[1:])

@@ -94,4 +94,6 @@ def write_outlines(data, out=f"{PUBLISHED}/outlines.json"):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     write_outlines(sys.argv[1])

@@ -118,6 +118,8 @@ def main(data, run="results/published/full"):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     if problems := main(*sys.argv[1:3]):
         sys.exit("\n".join(problems))
     print("All agree to four digits.")

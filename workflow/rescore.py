@@ -62,5 +62,7 @@ def rescore(data, run=PUBLISHED, models="models"):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     if not rescore(*sys.argv[1:2]):
         sys.exit("The scores differ: models/ are not the networks of the tables.")
