@@ -90,6 +90,7 @@ def predict_ensemble(data, paths, out):
         trained = [r for r in records.values() if r["parameters"]["fold"] == fold]
         for task, table in tables.items():
             record = first | collect_environment(threads=0)
+            record.pop("epochs", None)  # networks differ in it
             record["notebook"], record["finished"] = "workflow/ensemble.py", finished
             networks = [p.stem for p in find_networks(fold, out / "models")]
             record["networks"] = networks

@@ -14,7 +14,7 @@ from braintumor.evaluation.metrics import PROBABILITY_COLUMNS
 from braintumor.evaluation.scores import SUMMARY_METRICS, summary_metrics
 
 PUBLISHED = ROOT / "results/published/full"
-RECORD = json.loads((PUBLISHED / "classify/fold-1/run.json").read_text())
+RECORD = json.loads((PUBLISHED / "residual/classify/fold-1/run.json").read_text())
 
 
 @pytest.fixture(scope="module")
