@@ -91,6 +91,7 @@ def test_prediction_is_the_mean_of_its_networks(image):
     assert mean.probabilities == pytest.approx(expected, abs=1e-5)
     scores, *expected = ([*p.ood_scores.values()] for p in (mean, *singles))
     assert scores == pytest.approx(np.mean(expected, axis=0), abs=2e-3)
+    assert expected[0] != expected[1]
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def replace_network(path):
 BAD_NETWORKS = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-200]),
     "empty": lambda path: path.write_bytes(b""),
-    "foreign": lambda path: shutil.copy(path.with_name("without-2.onnx"), path),
+    "of another fold": lambda path: shutil.copy(path.with_name("without-2.onnx"), path),
     "missing": lambda path: path.unlink(),
     "no ONNX": replace_network,
     "code in the reference": lambda path: write_reference(path, np.array(Trap())),
