@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
+from rescore import predict_chunks
 from scipy import ndimage
 from skimage import exposure
 from sklearn.linear_model import LogisticRegression
@@ -32,7 +33,6 @@ OUT = ROOT / "results/published/shifts"
 NETWORKS = {"published": "models", "first edition": "data/first-edition/models"}
 STEP = 4  # every fourth slice is shifted
 SEED = 1
-CHUNK = 64  # slices
 # of slices in [0, 1]; training varies gamma, blur and noise, but not so far
 SHIFTS = {
     "none": lambda image, rng: image,
@@ -52,11 +52,8 @@ def shift_slices(images, name):
 
 def predict_output(networks, images, name):
     """Predict one output of `predict_views`: (n_networks, n, ...)."""
-    parts = []
-    for n in range(0, len(images), CHUNK):  # at once they would need gigabytes
-        x = images[n : n + CHUNK] / np.float32(255)
-        outputs = networks.predict(x, zooms=(1.0,))
-        parts.append(np.stack([output[name] for output in outputs]))
+    chunks = predict_chunks(networks, images, zooms=(1.0,))
+    parts = [np.stack([output[name] for output in outputs]) for outputs in chunks]
     return np.concatenate(parts, axis=1)
 
 

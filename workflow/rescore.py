@@ -20,26 +20,26 @@ from braintumor.inference.predictor import PUBLISHED, Ensemble, find_networks
 CHUNK = 64  # slices
 
 
+def predict_chunks(ensemble, images, **options):
+    """Yield the outputs of `Ensemble.predict` for 64 slices (n, side, side) uint8."""
+    for start in range(0, len(images), CHUNK):  # at once they would need gigabytes
+        chunk = images[start : start + CHUNK]
+        yield ensemble.predict(chunk / np.float32(255), **options)
+
+
 def predict_tables(ensemble, prepared, table):
     """Predict the slices of `table`; returns {task: predictions table}."""
-    # at once they would need gigabytes
-    chunks = [table[n : n + CHUNK] for n in range(0, len(table), CHUNK)]
-    parts = [_predict_chunk(ensemble, prepared, chunk) for chunk in chunks]
-    return {task: pd.concat([part[task] for part in parts]) for task in parts[0]}
-
-
-def _predict_chunk(ensemble, prepared, table):
     rows = pd.Index(prepared.index["file"]).get_indexer(table["file"])
-    outputs = ensemble.predict(prepared.images[rows] / np.float32(255))
-    maps = np.mean([output["mask"] for output in outputs], axis=0)
-    probabilities = np.mean([output["classify"] for output in outputs], axis=(0, 2))
-    threshold = threshold_by_expected_dice
     slices = table[["file", "pid", "fold", "y_true"]].reset_index(drop=True)
-    probabilities = pd.DataFrame(probabilities, columns=PROBABILITY_COLUMNS)
-    return {
-        "classify": slices.join(probabilities),
-        "segment": slices.join(score_masks(prepared, rows, maps, threshold)),
-    }
+    classes, scores = [], []
+    for outputs in predict_chunks(ensemble, prepared.images[rows]):
+        classes += [np.mean([output["classify"] for output in outputs], axis=(0, 2))]
+        maps = np.mean([output["mask"] for output in outputs], axis=0)
+        part = rows[len(scores) * CHUNK :][: len(maps)]
+        scores += [score_masks(prepared, part, maps, threshold_by_expected_dice)]
+    probabilities = pd.DataFrame(np.concatenate(classes), columns=PROBABILITY_COLUMNS)
+    scores = pd.concat(scores, ignore_index=True)
+    return {"classify": slices.join(probabilities), "segment": slices.join(scores)}
 
 
 def rescore(data, run=PUBLISHED, models="models"):
