@@ -23,7 +23,7 @@ PROTOCOLS = ("official", "family", "slice")
 LEAKAGE, FULL = PUBLISHED / "leakage", PUBLISHED / "full"
 JOINT_RUNS = sorted(
     str(path.relative_to(PUBLISHED))
-    for name in ("full", "first-edition", "full-family", "ablations")
+    for name in ("full", "first-edition", "heads-128", "full-family", "ablations")
     for path in (PUBLISHED / name).rglob("fold-*/")
 )
 
@@ -104,7 +104,7 @@ def test_joint_networks_are_evaluated_on_unseen_patients(leakage, run):
     assert sorted(predictions["file"]) == sorted(expected)
 
 
-@pytest.mark.parametrize("run", ["full", "first-edition", "full-family"])
+@pytest.mark.parametrize("run", ["full", "first-edition", "heads-128", "full-family"])
 def test_published_scores_are_those_of_the_tables(run):
     folder = PUBLISHED / run
     published = json.loads((folder / "scores.json").read_text())
