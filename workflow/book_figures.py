@@ -112,8 +112,8 @@ def score_protocols():
             table, accuracy, groups=families
         )
     for name, run, protocol, score in (
-        ("first edition, by patient", "first-edition", "official", "accuracy"),
-        ("first edition, by family", "full-family", "family", "accuracy"),
+        ("one network, by patient", "heads-128", "official", "accuracy"),
+        ("one network, by family", "full-family", "family", "accuracy"),
         ("ours, by patient", "full", "official", "accuracy"),
         ("ours, by patient*", "full", "official", "balanced accuracy"),
         ("ours, one source*", "full", "", "single-source balanced accuracy"),
