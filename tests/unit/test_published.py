@@ -8,7 +8,7 @@ import pytest
 
 from braintumor.core.files import ROOT, sha256
 from braintumor.data.figshare import load_figshare_index
-from braintumor.data.splits import FOLDS, patient_family
+from braintumor.data.splits import FOLDS, assign_folds, patient_family
 from braintumor.evaluation import scores
 from braintumor.evaluation.metrics import (
     calibration_error,
@@ -91,16 +91,16 @@ def test_joint_networks_are_evaluated_on_unseen_patients(leakage, run):
     record = json.loads((folder / "run.json").read_text())
     check_record(record)
     parameters = record["parameters"]
-    table = leakage[parameters["protocol"], "classify"][0]
-    test_files = table.loc[table["fold"] == parameters["fold"], "file"]
+    table = leakage["official", "classify"][0].rename(columns={"y_true": "label"})
+    table["family"] = table["pid"].map(patient_family)
+    seed = parameters.get("seed", 1)  # networks of an ensemble differ in it
+    folds = assign_folds(table, parameters["protocol"], seed)
+    test_files = table.loc[folds == parameters["fold"], "file"]
     predictions = read_table(folder / "predictions.csv")
     validation = read_table(folder / "validation.csv")
     assert not set(validation["file"]) & set(test_files)
-    expected = (
-        test_files
-        if parameters.get("eval_split", parameters.get("scored")) == "test"
-        else validation["file"]
-    )
+    is_test = parameters.get("eval_split", parameters.get("scored")) == "test"
+    expected = test_files if is_test else validation["file"]
     assert sorted(predictions["file"]) == sorted(expected)
 
 
