@@ -53,7 +53,7 @@ def shift_slices(images, name):
 def predict_output(networks, images, name):
     """Predict one output of `predict_views`: (n_networks, n, ...)."""
     chunks = predict_chunks(networks, images, zooms=(1.0,))
-    parts = [np.stack([output[name] for output in outputs]) for outputs in chunks]
+    parts = [np.stack([output[name] for output in outputs]) for _, outputs in chunks]
     return np.concatenate(parts, axis=1)
 
 

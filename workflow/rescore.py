@@ -21,10 +21,10 @@ CHUNK = 64  # slices
 
 
 def predict_chunks(ensemble, images, **options):
-    """Yield the outputs of `Ensemble.predict` for 64 slices (n, side, side) uint8."""
+    """Predict slices (n, side, side) uint8 in chunks: yield positions and outputs."""
     for start in range(0, len(images), CHUNK):  # at once they would need gigabytes
-        chunk = images[start : start + CHUNK]
-        yield ensemble.predict(chunk / np.float32(255), **options)
+        chunk = slice(start, start + CHUNK)
+        yield chunk, ensemble.predict(images[chunk] / np.float32(255), **options)
 
 
 def predict_tables(ensemble, prepared, table):
@@ -32,11 +32,11 @@ def predict_tables(ensemble, prepared, table):
     rows = pd.Index(prepared.index["file"]).get_indexer(table["file"])
     slices = table[["file", "pid", "fold", "y_true"]].reset_index(drop=True)
     classes, scores = [], []
-    for outputs in predict_chunks(ensemble, prepared.images[rows]):
+    for chunk, outputs in predict_chunks(ensemble, prepared.images[rows]):
         classes += [np.mean([output["classify"] for output in outputs], axis=(0, 2))]
         maps = np.mean([output["mask"] for output in outputs], axis=0)
-        part = rows[len(scores) * CHUNK :][: len(maps)]
-        scores += [score_masks(prepared, part, maps, threshold_by_expected_dice)]
+        threshold = threshold_by_expected_dice
+        scores += [score_masks(prepared, rows[chunk], maps, threshold)]
     probabilities = pd.DataFrame(np.concatenate(classes), columns=PROBABILITY_COLUMNS)
     scores = pd.concat(scores, ignore_index=True)
     return {"classify": slices.join(probabilities), "segment": slices.join(scores)}
